@@ -331,7 +331,7 @@ def has_named_contexts(docker: list[str], buildx: bool) -> bool:
     major = re.match(r"(\d+)\.", output([*docker, "version", "--format", "{{.Server.Version}}"]) or "")
     if major is None or int(major.group(1)) >= 23:
         return True
-    # With an older daemon, only a builder that does not use the daemon's BuildKit can have a newer one.
+    # With an older daemon, builds need a builder with its own BuildKit, such as one in a container.
     driver = re.search(r"^Driver:\s*(\S+)", output([*docker, "buildx", "inspect"]) or "", re.MULTILINE)
     return driver is not None and driver.group(1) != "docker"
 
@@ -347,7 +347,7 @@ class Workspace:
         self.source = ""
         root = os.path.dirname(os.path.abspath(__file__))
         program = shutil.which(docker[-1]) if len(docker) == 1 else None
-        if program and program.startswith("/snap/"):  # Docker from a snap cannot see this /tmp: it has its own.
+        if program and program.startswith("/snap/"):  # Docker from a snap has its own /tmp and cannot see ours.
             root = os.path.expanduser("~/snap/docker/common")
         for name in os.listdir(root):
             if name.startswith("build.") and not _is_alive(name.split(".")[1]):
@@ -473,7 +473,7 @@ def docker_build(
 
 
 def compose_build(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
-    """Run `compose build` or `compose up --build` with the bootstrap. Return the exit status; None if none needs it.
+    """Run `compose build` or `compose up --build` with the bootstrap. Return the exit status; None if not needed.
 
     The build reads the resolved configuration from standard input, reduced to the keys that builds need. Therefore no
     file contains the project's values, and the labels of containers name the operator's own files.
@@ -630,7 +630,7 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
                 extra += ["--set", "%s.contexts.%s=%s" % (name, CONTEXT, work.context)]
         if not extra:
             return None
-        # Set this variable because newer versions ask before they read files outside of the working directory.
+        # Set BUILDX_BAKE_ENTITLEMENTS_FS: newer versions otherwise ask before reading outside the working directory.
         return runner.run([*words, *extra], env={**os.environ, "BUILDX_BAKE_ENTITLEMENTS_FS": "0"})
 
 

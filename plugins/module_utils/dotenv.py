@@ -217,7 +217,7 @@ class Dotenv:
             self._pieces[-1] = _Piece(text, last.name, last.value, last.head, re.sub(r"\r?\n$", "", last.tail))
 
     def _drop(self, goes: Callable[[_Piece], bool]) -> None:
-        """Remove pieces. If the file had no trailing newline and its last piece is removed, remove the new one too."""
+        """Remove pieces. If the file had no trailing newline before, it has none afterwards."""
         open_end = self._is_open()
         dropped_last = bool(self._pieces) and goes(self._pieces[-1])
         self._pieces = [piece for piece in self._pieces if not goes(piece)]

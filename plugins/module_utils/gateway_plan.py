@@ -367,7 +367,7 @@ def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
 
 
 def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], required: str) -> Command | None:
-    """Insert `--require` and the bootstrap after `node` in command or entrypoint. Return None if it has no `node`."""
+    """Insert the bootstrap's `--require` after `node` in command or entrypoint. Return None if `node` is not first."""
     if not gateway.service.get(setting):
         return [inputs.escaped(effective[0]), "--require", required] + [inputs.escaped(word) for word in effective[1:]]
     text = gateway.raw.get(setting) if gateway.raw is not None else None

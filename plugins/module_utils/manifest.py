@@ -23,7 +23,7 @@ VERSION = 1
 
 
 class ManifestError(ValueError):
-    """Error after which nothing was changed. The text is for the operator, and contains no content of a file."""
+    """Error that explains to the operator why nothing was changed. The text contains no content of a file."""
 
 
 class Manifest:
@@ -77,7 +77,7 @@ class Manifest:
         return True
 
     def status(self, name: str) -> str:
-        """Return the result that restoring this path has: ``unknown``, ``unchanged``, ``restored`` or ``drifted``."""
+        """Return the expected result of a restore of this path: unknown, unchanged, restored or drifted."""
         item = self.items.get(key_of("path", name))
         if item is None:
             return "unknown"
@@ -86,7 +86,7 @@ class Manifest:
             return "unchanged"
         new_directory = item["before"]["type"] == "absent" and now["type"] == "directory"
         if new_directory and not item.get("wrote") and not os.listdir(name):
-            # Remove this directory: an interrupted run created it without recording that, and it is empty.
+            # Restore this path: an interrupted run created the directory without recording that, and it is empty.
             return "restored"
         if item.get("edited") or now != item.get("wrote"):
             return "drifted"

@@ -17,7 +17,7 @@ MAY_GO_AT_ONCE = 200
 
 
 class SettingsError(ValueError):
-    """Error after which nothing was changed. The text is for the operator."""
+    """Error that explains to the operator why nothing was changed."""
 
 
 class Plan:
@@ -178,7 +178,7 @@ def _merged(tree: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def overridden(current: dict[str, Any], paths: list[Any]) -> list[Any]:
-    """Return the names of settings of single agents that override the defaults at these paths."""
+    """Return the names of agent-specific settings that override the defaults at these paths."""
     found = []
     for agent, entry in sorted((current.get("entries") or {}).items()):
         for path in paths:

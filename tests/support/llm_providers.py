@@ -32,7 +32,7 @@ Controls are headers `x-standin-NAME`, or members of an object `standin` in the 
 | `events`         | number of text deltas in a stream (3)                                                     |
 | `delay-ms`       | pause before each event of a stream except the first                                      |
 | `first-byte-ms`  | pause before the status line                                                              |
-| `encoding`       | gzip, deflate, raw-deflate, br, zstd; default identity, for every Accept-Encoding       |
+| `encoding`       | gzip, deflate, raw-deflate, br or zstd, whatever Accept-Encoding says (identity)          |
 | `body-bytes`     | minimum size of the response's text in bytes                                              |
 | `abort-after`    | abort the connection after N bytes of the body (on the wire, without framing)             |
 | `length-off-by`  | error of Content-Length in bytes (plain responses)                                        |

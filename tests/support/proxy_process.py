@@ -201,7 +201,7 @@ class RunningProxy:
 
     @contextlib.contextmanager
     def no_room(self) -> Iterator[None]:
-        """Simulate a full disk within the context: limit the proxy's files to the current size of the spool's WAL."""
+        """Simulate a full disk within the context: limit file sizes to that of the spool's write-ahead log."""
         assert self.process is not None
         pid = self.process.pid
         unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)

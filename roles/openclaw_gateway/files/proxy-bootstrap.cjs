@@ -401,7 +401,7 @@ function coverFetch(httpProxy, httpsProxy, direct) {
 }
 
 function install() {
-  if (globalThis[INSTALLED]) return; // The bootstrap is loaded twice: by --require and by NODE_OPTIONS.
+  if (globalThis[INSTALLED]) return; // Already loaded: --require and NODE_OPTIONS can both name the bootstrap.
   if (!['HTTP_PROXY', 'HTTPS_PROXY'].some(variable)) {
     if (required) printError('no proxy variable is set', 'set HTTP_PROXY and HTTPS_PROXY');
     return;

@@ -23,7 +23,7 @@ from .wire import Resource
 
 @dataclass(frozen=True)
 class Push:
-    """A request to /otlp/v1/logs with its response, for assertions in tests. `status` is 0 if the fake aborted it."""
+    """A request to /otlp/v1/logs with its response, for assertions. `status` is 0 if the connection was aborted."""
 
     status: int
     message: str
