@@ -373,6 +373,9 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         return SILENCE_SECONDS
 
     def _look_at_the_clock(self) -> Commands:
+        if self.conn.state is ConnectionState.CLOSED:
+            # In a tunnel, the layers of CONNECT and of the requests both check the time. One of them closed it already.
+            return
         if not self.conn.state & ConnectionState.CAN_READ and self.state in (self.read_headers, self.done):
             return
         now = time.monotonic()
