@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.integration.proxy import test_secrets_on_disk
-from tests.integration.proxy.test_secrets_on_disk import Call, Origin, settle
+from tests.integration.proxy.test_secrets_on_disk import Call, Origin, recovered, settle
 from tests.integration.proxy.test_secrets_on_disk import origin as origin  # noqa: PLC0414  (a fixture)
 from tests.support.generated_secrets import private_pem, secrets
 from tests.support.loki.fake import FakeLoki
@@ -130,12 +130,7 @@ def test_no_known_secret_is_on_the_disk_after_a_kill_and_its_recovery(proxy, ori
     settle()
     proxy.kill()
     assert found_in(proxy, loki) == [], "after the kill"
-    call.close()
-    origin.go_on.set()
-    proxy.start()
-    (row,) = proxy.exchanges()
-    assert row.outcome == "interrupted"
-    line = proxy.line(row.id)
+    line = recovered(proxy, call, origin)
     body = request_body()
     assert (line["request"]["body_size"], line["request"]["body_sha256"]) == (len(body), digest(body))
     assert line["request"]["body_masked"] == len(SENT) + 3

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import brotli
 import pytest
@@ -160,6 +161,16 @@ def forms_of(secret: bytes) -> list[bytes]:
     return [secret, *(base64.b64encode(b"x" * shift + secret)[4:-4] for shift in range(3))]
 
 
+def recovered(proxy: RunningProxy, call: Call, origin: Origin) -> dict[str, Any]:
+    """Start the killed proxy again. Return the line of its only exchange, which the kill interrupted."""
+    call.close()
+    origin.go_on.set()
+    proxy.start()
+    (row,) = proxy.exchanges()
+    assert row.outcome == "interrupted"
+    return proxy.line(row.id)
+
+
 def settle() -> None:
     """Wait for the journal, which writes every 50 ms."""
     time.sleep(0.2)
@@ -308,12 +319,7 @@ def test_request_is_withheld_from_the_record_of_a_crash_once_the_response_shows_
     while RESPONSE.encode() not in received:
         received += call.socket.recv(65536)
     proxy.kill()
-    call.close()
-    origin.go_on.set()
-    proxy.start()
-    (row,) = proxy.exchanges()
-    assert row.outcome == "interrupted"
-    line = proxy.line(row.id)
+    line = recovered(proxy, call, origin)
     assert (line["request"]["body"], line["request"]["body_sha256"]) == ("[redacted]", None)
     proxy.stop()
     assert on_disk(proxy) == {}, "after the stop"

@@ -26,7 +26,6 @@ from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
-from tests.support.loki import FakeLoki
 from tests.support.otlp_push import push_lines
 from tests.support.proxy_process import ADDON
 
@@ -45,12 +44,6 @@ def path(tmp_path, monkeypatch):
         db.execute("UPDATE records SET state = 0")
     use(state, monkeypatch)
     return state / "spool.db"
-
-
-@pytest.fixture
-def loki():
-    with FakeLoki() as running:
-        yield running
 
 
 def use(state: Path, monkeypatch) -> Path:

@@ -14,7 +14,6 @@ from openclaw_egress.export.exporter import Exporter
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
-from tests.support.loki import FakeLoki
 from tests.support.otlp_push import push_lines
 
 HOUR = 3600 * 10**9
@@ -28,25 +27,15 @@ class Endpoint:
 
 
 @pytest.fixture
-def path(tmp_path, monkeypatch):
+def path(stopped):
     """Return a spool of 20 lines. Lines 19 and 20 record that 2 and 9 are dead letters. All others are acknowledged."""
-    chains.write_chain(tmp_path / "spool.db")
-    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
-    monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
-    monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
-    monkeypatch.setattr(command, "WAIT_SECONDS_STOPPED", 0.1)
-    with Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
+    chains.write_chain(stopped / "spool.db")
+    with Spool(stopped / "spool.db", sync_seconds=None) as spool:
         for seq, why in ((2, TOO_OLD), (9, TOO_LONG)):
             spool._storage.db.execute("UPDATE records SET state = 0 WHERE seq = ?", (seq,))
             spool.dead_letter([seq], why)
         spool.acknowledge([19, 20])
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-def loki():
-    with FakeLoki() as running:
-        yield running
+    return stopped / "spool.db"
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.schema import SpoolError, connect_read_only
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
-from tests.support.loki import FakeLoki
 from tests.support.otlp_push import push_lines
 from tests.support.proxy_process import ADDON
 
@@ -35,20 +34,10 @@ WIDE = ("--since", "1d", "--until", "2099-01-01T00:00")
 
 
 @pytest.fixture
-def path(tmp_path, monkeypatch):
+def path(stopped):
     """Return a spool of 18 signed and acknowledged lines. The classes of the lines are `gateway`."""
-    chains.write_chain(tmp_path / "spool.db", signed=True)
-    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
-    monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
-    monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
-    monkeypatch.setattr(dead_letters, "WAIT_SECONDS_STOPPED", 0.1)
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-def loki():
-    with FakeLoki() as running:
-        yield running
+    chains.write_chain(stopped / "spool.db", signed=True)
+    return stopped / "spool.db"
 
 
 @contextmanager
