@@ -1,6 +1,6 @@
-"""The script for a stock mitmproxy: ``mitmdump --mode regular --listen-port 8080 -s otel_logger.py``.
+"""The entry script for an unmodified mitmproxy: ``mitmdump --mode regular --listen-port 8080 -s otel_logger.py``.
 
-The implementation is in the package beside this file; see ``openclaw_egress/app/mitmdump_addon.py``.
+The implementation is in the package next to this file; see ``openclaw_egress/app/mitmdump_addon.py``.
 """
 
 import sys

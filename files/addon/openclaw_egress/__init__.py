@@ -1,3 +1,3 @@
-"""The addon and its command line: egress policy for OpenClaw, and exact records of its LLM traffic."""
+"""The mitmproxy add-on and its command line: egress policy for OpenClaw, and exact records of its LLM traffic."""
 
 __version__ = "0.1.0"

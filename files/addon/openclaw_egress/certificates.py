@@ -40,7 +40,7 @@ RENEW_BEFORE_DAYS = 30
 """The issuing CA is due for renewal this many days before it expires, after two thirds of its lifetime."""
 
 ISSUING_OVERDUE_DAYS = 28
-"""Warn if fewer days are left, because the daily job has not renewed the issuing CA two days after it was due."""
+"""Warn if fewer days are left, because the daily job should have renewed the issuing CA two days before."""
 
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
@@ -88,7 +88,10 @@ class CAInfo:
         return any(host == name or host.endswith("." + name) for name in self.names)
 
     def renewal_due(self, now: datetime.datetime) -> bool:
-        """Return whether renewal is due. If the issuing CA expires with the root, a new one would not last longer."""
+        """Return whether the issuing CA must be renewed.
+
+        If it expires together with the root, return False: a new issuing CA would not last longer.
+        """
         return self.issuing_expires < self.root_expires and _days(self.issuing_expires, now) <= RENEW_BEFORE_DAYS
 
     def problems(self, now: datetime.datetime) -> list[str]:
@@ -197,7 +200,7 @@ def show(directory: Path) -> CAInfo:
 
 
 def load(directory: Path) -> Authority:
-    """Read the CA of a directory with its key. Read each file only once, so that key and certificates belong together.
+    """Read the CA of a directory, with its key. Read each file only once, so that key and certificates match.
 
     Raises:
         CAError: a file is missing, unreadable or invalid.
@@ -219,9 +222,9 @@ def load(directory: Path) -> Authority:
 
 
 def _ensure_root(directory: Path, key_file: Path, now: datetime.datetime) -> bool:
-    """Create the root if it is missing, and return whether the clients' certificate was written.
+    """Create the root CA if it is missing. Return whether the root certificate was written.
 
-    If only the root's certificate is missing, restore it from the issuing CA's file, because clients trust it already.
+    If the root key exists, restore its certificate from the issuing CA's file, because clients already trust it.
     Never overwrite an existing key.
     """
     cert_file = directory / ROOT_CERT_FILE
@@ -425,8 +428,8 @@ def _key_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
 def _write(file: Path, content: bytes, mode: int) -> None:
     """Replace a file atomically and fsync it. No other user can read the temporary file.
 
-    The new file keeps the owner of the previous one and is never more permissive. If there is no previous file and this
-    process runs as root, give the file to the owner of the directory, so that the proxy's own user can read it.
+    The new file is never more permissive than the previous one. If this process runs as root, the new file gets the
+    owner of the previous file or, without one, of the directory, so that the proxy's own user can read it.
     """
     before = _stat(file)
     owner = before or file.parent.stat()

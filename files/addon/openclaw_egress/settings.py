@@ -1,7 +1,7 @@
-"""The operator's settings from the environment, as one typed value.
+"""The operator's settings, read from environment variables into one typed object.
 
-Names follow OpenTelemetry's environment specification where it defines one
-(https://opentelemetry.io/docs/specs/otel/protocol/exporter/); the others begin with ``PROXY_`` or ``EGRESS_``.
+Where OpenTelemetry specifies a variable (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), the setting uses
+its name. Other names begin with ``PROXY_`` or ``EGRESS_``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 UI_PORT = 9465
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
-"""Minimum of the memory budget. Below it, the share of a class is too small for a request of ordinary size."""
+"""Smallest memory budget, in bytes. With less, the share of a class is too small for an ordinary request."""
 
 
 class SettingsError(EgressError):
@@ -35,7 +35,7 @@ class SettingsError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """A network of the proxy, and the addresses in it that may connect to the listeners. No other address in it may."""
+    """A network that the proxy is connected to, and the only addresses in it that may connect to the listeners."""
 
     network: IPv4Network
     addresses: tuple[IPv4Address, ...]
@@ -297,7 +297,7 @@ class Settings(BaseSettings):
 
     @property
     def body_limit(self) -> int:
-        """Return the maximum number of bytes of each body that a record contains, from both settings."""
+        """Return how many bytes of each body a record may contain: ``max_body_size``, or 0 if bodies are not kept."""
         return 0 if self.bodies == "none" else self.max_body_size
 
     @property
@@ -328,7 +328,7 @@ class Settings(BaseSettings):
 
 
 def _variable_of(field: str) -> str:
-    """Return the environment variable of a field. pydantic reports either the field or its alias."""
+    """Return the environment variable of a setting, given its field or the variable: pydantic reports either."""
     info = Settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field

@@ -76,7 +76,7 @@ class Signer:
         return base64.b64encode(self.key.public_key().public_bytes_raw()).decode()
 
     def sign(self, text: bytes) -> str:
-        """Return the signature of `checkpoint_text` or `deletion_text`, in base64."""
+        """Return the signature of a text from `checkpoint_text` or `deletion_text`, in base64."""
         return base64.b64encode(self.key.sign(text)).decode()
 
 
@@ -127,7 +127,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def is_signed(key: Ed25519PublicKey, signature: str, text: bytes) -> bool:
-    """Return whether the signature of `checkpoint_text` or `deletion_text` is valid."""
+    """Return whether ``signature`` is valid for a text from `checkpoint_text` or `deletion_text`."""
     try:
         key.verify(base64.b64decode(signature, validate=True), text)
     except (InvalidSignature, ValueError, binascii.Error):
@@ -136,10 +136,10 @@ def is_signed(key: Ed25519PublicKey, signature: str, text: bytes) -> bool:
 
 
 def checkpoint_text(seq: int, digest: str) -> bytes:
-    """Return the text to sign for a checkpoint: number and hash of the newest line."""
+    """Return the text to sign for a checkpoint, with the number and the hash of the newest line."""
     return f"openclaw.egress.checkpoint\n{seq}\n{digest}\n".encode()
 
 
 def deletion_text(lines: str, digest: str) -> bytes:
-    """Return the text to sign for a deletion: the numbers of the lines, and the hash of the last one."""
+    """Return the text to sign for a deletion, with the numbers of the deleted lines and the hash of the last one."""
     return f"openclaw.egress.deletion\n{lines}\n{digest}\n".encode()

@@ -1,22 +1,22 @@
 """The exporter: a thread that sends the spool's lines to the destination, at least once, in order.
 
-The exporter never delays traffic and never gives up: it retries with growing pauses, without end.
+The exporter never delays traffic. After a failure it retries forever, with growing pauses.
 
-A record that the destination will never accept becomes a dead letter. A response does not name the record, so the
-exporter finds it by halving the push. Halving is safe: the destination keeps the valid records of a refused push and
-recognises them when they are sent again. If the destination refuses because of a setting, the records are not at fault:
-they wait, and `Exporter.state` says what to fix.
+A record that the destination will never accept becomes a dead letter. The response to a refused push does not reliably
+identify that record, so the exporter halves the push until the record is alone. Halving is safe: the destination stores
+the valid records of a refused push and ignores them when they are sent again. If a setting causes the refusal, the
+records wait in the spool, and `Exporter.state` says what to fix.
 
 Four rules follow from Loki's behaviour:
 
-1. A push spans at most 30 minutes. Loki keeps the valid records of a refused push, and refuses records that are one
-   hour behind the newest of their stream: a longer push could not be repeated.
-2. A repeated failure with any status halves the push: the response to a push that is too large can be 429, 500, 503,
-   413, a timeout or a reset, every time. The next push starts at the size that was accepted.
-3. A line that fails alone is dead-lettered only if the destination accepts a small probe after each of its failures.
+1. The records of a push span at most 30 minutes. Loki stores the valid records of a refused push, and it refuses
+   records that are one hour older than the newest record of their stream. A longer push could not be repeated.
+2. After repeated failures with any status the exporter halves the push. A destination can respond to a push that is too
+   large with 413, 429, 500, 503, a timeout or a reset, every time. The next push starts at the size that was accepted.
+3. A line that fails when sent alone is dead-lettered only if the destination accepts a small probe after each failure.
    While the destination accepts nothing, every line waits.
-4. A line that is too far ahead of the destination's clock waits for its time. Earlier lines, whenever committed, go
-   first.
+4. A line whose time is too far ahead of the destination's clock waits until the destination accepts that time. Lines
+   with earlier times are sent first, even if they are committed later.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""Largest push, in which each record counts with its resource. A default Loki accepts 4 MiB per message and 4 MB/s."""
+"""Maximum size of a push. Each record counts with its resource. By default, Loki accepts 4 MiB per message, 4 MB/s."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
-"""Lowest limit for a push. It is smaller than any line, because a push always holds at least one line."""
+"""Lowest push limit. A push always holds at least one line, so with this limit lines are sent one at a time."""
 GROWTH = 8
-"""After an accepted push, the limit grows by 1/GROWTH of its size."""
+"""After each accepted push, the push limit grows by 1/GROWTH."""
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 IDLE_SECONDS = 1.0
 FAILURES_ALONE = 3
-"""Failures of a single line before the exporter probes the destination."""
+"""Number of failures of a line that is sent alone, after which the exporter probes the destination."""
 STRIKES = 5
-"""Failures of a single line, each followed by an accepted probe, before the line is dead-lettered."""
+"""Number of failures of a line that is sent alone, each followed by an accepted probe, that make it a dead letter."""
 STRIKES_AT_RATE_LIMIT = 10
-"""The limit instead of `STRIKES` for status 429, which other clients of the destination may have caused."""
+"""Replaces `STRIKES` for status 429, because other clients may have used up the destination's rate limit."""
 MAX_BURIED_IN_A_ROW = 10
 """Number of successive dead letters, without an accepted record between them, after which the exporter pauses."""
 
 _NOT_STORED = re.compile(r"received message larger than max")
-"""Responses with status 5xx that mean: the destination stored nothing of the push."""
+"""Matches 5xx responses of destinations that stored nothing of the push."""
 _OLDEST = re.compile(r"oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
 class ExportSettings(Protocol):
-    """The settings that the exporter needs; it reads the others from ``OTEL_EXPORTER_OTLP_*``."""
+    """The setting that the caller passes; the exporter reads its other settings from ``OTEL_EXPORTER_OTLP_*``."""
 
     @property
     def logs_endpoint(self) -> str:
@@ -73,14 +73,14 @@ class ExportSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Oldest:
-    """The line that has waited longest, its age when the exporter first saw it, and the time of that moment."""
+    """The oldest pending line: its number, its age when the exporter first saw it, and when that was (monotonic)."""
 
     seq: int
     seconds_then: float
     seen: float
 
     def seconds(self) -> float:
-        """Return how long the line has waited; changes of the wall clock in the meantime do not count."""
+        """Return the line's age in seconds, unaffected by later changes of the wall clock."""
         return self.seconds_then + time.monotonic() - self.seen
 
 
@@ -88,7 +88,7 @@ class _Oldest:
 class _Alone:
     """A record that fails even when sent alone.
 
-    ``strikes`` counts the latest failures in a row after each of which the destination accepted a probe.
+    ``strikes`` counts its consecutive failures that were each followed by an accepted probe.
     """
 
     seq: int = 0
@@ -101,11 +101,11 @@ class Exporter:
 
     Args:
         spool: the spool to read from.
-        settings: the endpoint; if it is empty, nothing is sent.
+        settings: contains the endpoint; if that is empty, nothing is sent.
         environ: the variables ``OTEL_EXPORTER_OTLP_*``, by default those of the process.
         max_push_bytes: largest push, before compression.
-        max_pause: longest pause between attempts, in seconds; the destination's ``Retry-After`` may be longer.
-        jitter: returns a number in [0, 1), by which each pause is multiplied.
+        max_pause: longest pause between attempts, in seconds; a longer ``Retry-After`` of the destination overrides it.
+        jitter: returns the factor for each pause, a number in [0, 1).
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Exporter:
         self._last_success: float | None = None
         self._oldest: _Oldest | None = None
         self._sent: dict[int, str] = {}
-        """Lines that the destination may have from an unacknowledged push, each with the message of the response."""
+        """Lines that the destination may have stored from a failed push: line number to the response's message."""
         self._alone = _Alone()
         self._horizon_ns: int | None = None
         self._horizon_until = 0.0
@@ -147,7 +147,7 @@ class Exporter:
             self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Stop, after sending what can be sent within ``timeout`` seconds. The rest stays in the spool."""
+        """Send pending lines for up to ``timeout`` seconds, then stop the thread. Unsent lines stay in the spool."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._spool.committed.set()
@@ -162,7 +162,7 @@ class Exporter:
         ``None`` unless the last attempt failed; times are Unix seconds.
         """
         stats = self._spool.stats()
-        # Read `_oldest` once, because the exporter's thread may change it meanwhile.
+        # Read `_oldest` only once, because the exporter's thread may change it at any time.
         oldest = self._oldest
         failed = self._status in ("retrying", "misconfigured")
         return {
@@ -207,7 +207,7 @@ class Exporter:
             return None
 
     def _round(self, sender: Sender) -> bool | None:
-        """Send the next push and return whether it succeeded; return ``None`` if no line waits."""
+        """Send the next push and return whether it succeeded; return ``None`` if no line is pending."""
         try:
             self._note_oldest()
             if self._horizon_ns is not None and time.monotonic() >= self._horizon_until:
@@ -240,7 +240,7 @@ class Exporter:
             return False
         if self._horizon_ns is not None:
             records = [record for record in records if record.time_ns < self._horizon_ns]
-        # An operator may have deleted some of them since the previous request of this batch.
+        # An operator may have deleted some of these records since the previous request for this batch.
         records = self._spool.still_pending(records)
         if not records:
             return True
@@ -266,11 +266,14 @@ class Exporter:
         return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
 
     def _not_now(self, sender: Sender, records: Sequence[StoredRecord], result: PushResult) -> bool:
-        """Keep the records for later. Dead-letter a record that keeps failing alone although probes are accepted."""
+        """Keep the records for a later push. Return whether to continue without a pause.
+
+        Dead-letter a record that keeps failing when sent alone although the destination accepts probes.
+        """
         if result.delivered:
             if result.status != 429 and not _NOT_STORED.search(result.message):
                 self._remember_sent(records, result)
-            # Keep the records after their first failure, which may have a temporary cause.
+            # Do not halve the push after the first failure, which may have a temporary cause.
             if self._failures:
                 self._halve(records)
             if len(records) == 1 and self._never_fits(sender, records[0], result):
@@ -321,7 +324,7 @@ class Exporter:
         return False
 
     def _wait_for_its_time(self, record: StoredRecord, result: PushResult) -> bool:
-        """Hold this record and all later ones. Send earlier ones first, even those committed afterwards."""
+        """Hold this record and all with later times. Keep sending those with earlier times, even if committed later."""
         self._horizon_ns = record.time_ns
         self._held = self._spool.pending_since(record.time_ns)
         self._failed("retrying", PushResult(Verdict.RETRY, result.message, Cause.CLOCK))
@@ -329,7 +332,7 @@ class Exporter:
         return True
 
     def _late(self, records: Sequence[StoredRecord], result: PushResult) -> None:
-        """Dead-letter records that are too old. Acknowledge those that an earlier push may have delivered."""
+        """Dead-letter records that are too old, but acknowledge those that a failed push may already have delivered."""
         reason = _reason(result.message)
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
@@ -343,7 +346,7 @@ class Exporter:
         if len(late) == 1 or (late and len(records) == 1):
             self._dead_letter(late, f"{reason}: {result.message}")
         elif late:
-            # Loki's message names another line, but its oldest acceptable time applies to these lines too.
+            # Loki's message may name another line, but the oldest acceptable time in it applies to these lines too.
             oldest = _OLDEST.search(result.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
             self._dead_letter(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
@@ -363,7 +366,7 @@ class Exporter:
         self._failures = self._buried_in_a_row = 0
         self._retry_after = None
         self._alone = _Alone()
-        # The next push starts at the size that was accepted. It grows slowly, because each push that
+        # The next push starts at the size that was accepted. Let the limit grow slowly, because each push that
         # is too large costs a pause.
         passed = max(self._push_limit, sum(record.size for record in records))
         self._push_limit = min(self._max_push, passed + passed // GROWTH + 1)
@@ -390,7 +393,7 @@ class Exporter:
 
 
 def _reason(message: str) -> str:
-    """Return the reason of a refusal as a code, from Loki's messages."""
+    """Return a code for the reason of a refusal, derived from Loki's message."""
     for words, reason in (
         ("timestamp too new", "too_new"),
         ("timestamp too old", "too_old"),

@@ -1,4 +1,4 @@
-"""One push to the destination, and the meaning of its response.
+"""The HTTP request of one push to the destination, and the interpretation of the response.
 
 OTLP/HTTP defines the format of responses (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Tests with Loki
 also showed: success is 204, the body of an error is a ``google.rpc.Status``, and 429 has no ``Retry-After``.
@@ -32,7 +32,7 @@ log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
-"""Maximum size of a response. The body of an error names each refused record; Loki's exceeded 64 KB for 445 records."""
+"""Maximum size of a response. An error body can list every refused record; Loki's exceeded 64 KB for 445 records."""
 _MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
 
@@ -111,7 +111,7 @@ class PushResult:
     status: int | None = None
     """The HTTP status, if the push must be retried; ``None`` if there was no response."""
     delivered: bool = False
-    """Whether the destination may have received the push, if it must be retried; False if no connection was made."""
+    """Whether the destination may have received a push that must be retried; False if no connection was made."""
 
     @property
     def remedy(self) -> str:
@@ -119,7 +119,7 @@ class PushResult:
         return REMEDIES[self.cause].format(location=self.location or "no location")
 
 
-# These responses with status 400 are caused by a setting of the proxy or of Loki, not by a record.
+# Messages of responses with status 400 or 422 that a setting of the proxy or of Loki causes, not a record.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), Cause.COMPRESSION),
     (re.compile(r"content type: .* is not supported"), Cause.CONTENT_TYPE),
@@ -219,7 +219,7 @@ def one_line(text: str) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Return ``Retry-After`` in seconds; None for its date form, which would need synchronised clocks."""
+    """Return ``Retry-After`` in seconds; None if it is a date, because a date needs synchronised clocks."""
     if retry_after is None or not retry_after.strip().isdigit():
         return None
     return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)
@@ -229,7 +229,8 @@ def _seconds(retry_after: str | None) -> float | None:
 class HttpSettings:
     """URL, headers and TLS of a destination. ``OTEL_EXPORTER_OTLP_LOGS_*`` overrides ``OTEL_EXPORTER_OTLP_*``.
 
-    A timeout is in milliseconds, as specified. Like other SDKs, read a number below 1,000 as seconds.
+    The timeout variable is in milliseconds, as OpenTelemetry specifies. Numbers below 1,000 are read as seconds, as
+    other SDKs do.
     """
 
     url: str
@@ -245,7 +246,7 @@ class HttpSettings:
 
     @classmethod
     def of(cls, url: str, environ: Mapping[str, str]) -> HttpSettings:
-        """Return the settings for a URL. Convert its user name and password to a header."""
+        """Return the settings for a URL. Convert a user name and password in the URL to an authorization header."""
 
         def setting(name: str) -> str:
             for prefix in ("OTEL_EXPORTER_OTLP_LOGS_", "OTEL_EXPORTER_OTLP_"):
@@ -280,7 +281,7 @@ class HttpSettings:
 class Sender:
     """The HTTP client for one endpoint; see `HttpSettings`.
 
-    It follows no redirects and uses no proxy from the environment: the proxy's own records must not depend on a proxy.
+    It follows no redirects and ignores proxy variables, because the export of records must not depend on a proxy.
     """
 
     def __init__(self, endpoint: str, environ: Mapping[str, str]) -> None:
