@@ -3,9 +3,9 @@
 //
 //   node --require ./proxy-bootstrap.cjs dist/index.js …
 //
-// Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher); http.request and .get,
+// Covered: fetch(), and the global WebSocket and EventSource, which use the same dispatcher; http.request and .get,
 // https.request and .get, also with a custom http.Agent or https.Agent, or with `createConnection` (as npm `ws` uses it);
-// every undici, also with its own dispatcher; tls.connect and everything that uses it, such as http2 with https:// URLs.
+// every copy of undici, also with its own dispatcher; tls.connect and its callers, such as http2 with https:// URLs.
 // Without proxy variables the bootstrap does nothing.
 //
 //   HTTP_PROXY, HTTPS_PROXY   an http:// URL, optionally with credentials; if HTTPS_PROXY is unset, HTTP_PROXY applies, as
@@ -14,14 +14,14 @@
 //                             `10.0.0.1-10.0.0.9`, networks `10.0.0.0/8` and `fd00::/8`, `*`
 //   OPENCLAW_EGRESS_REQUIRE_PROXY=1   refuse to start if any traffic is not covered; otherwise print one line to stderr
 //
-// NODE_USE_ENV_PROXY=1 alone is not enough. Node does not support networks in NO_PROXY, and interprets names in it
-// differently for fetch() and for http. On Node 24, its setting for fetch() is lost when an undici >= 8 is loaded, because
-// that installs its own direct dispatcher. So the bootstrap uses one function, `direct(host, port)`, for all clients.
+// NODE_USE_ENV_PROXY=1 alone is not enough. Node does not support networks in NO_PROXY, and interprets names in NO_PROXY
+// differently for fetch() and for http. On Node 24, fetch() becomes direct again when the application loads undici >= 8,
+// which installs its own direct dispatcher. So the bootstrap decides for all clients with one function, `direct(host, port)`.
 //
-// Not covered: net.connect, except when undici calls it. This includes plain HTTP of an agent class with its own
-// createConnection, h2c, and protocols that start TLS later. Also not covered: a TLSSocket created without tls.connect, UDP,
-// and DNS. Do not cover net.connect: databases and caches on a private network use it, and the proxy would refuse them;
-// proxy agents use it to connect to their proxy.
+// Not covered: net.connect, except when undici calls it. So plain HTTP of an agent class with its own createConnection,
+// h2c, and protocols that start TLS later are direct. Also not covered: a TLSSocket created without tls.connect, UDP, and
+// DNS. Do not cover net.connect: clients of databases and caches on a private network use it, and the proxy would refuse
+// these connections; proxy agents use it to connect to their proxy.
 // tls.connect and dispatchers always connect directly to loopback addresses.
 // Worker threads and child_process.fork() inherit --require. Other child processes inherit the variables and
 // NODE_USE_ENV_PROXY.
@@ -38,7 +38,7 @@ const { urlToHttpOptions } = require('node:url');
 const { createRequire, syncBuiltinESMExports } = require('node:module');
 
 const EXIT_CONFIG = 78; // sysexits.h: EX_CONFIG
-const DISPATCHERS = ['undici.globalDispatcher.1', 'undici.globalDispatcher.2'].map(Symbol.for); // undici <= 7, >= 8
+const DISPATCHERS = ['undici.globalDispatcher.1', 'undici.globalDispatcher.2'].map(Symbol.for); // of undici <= 7, and >= 8
 
 const LOOPBACK = new net.BlockList();
 LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
@@ -65,7 +65,7 @@ function proxyUrl(name) {
   return null;
 }
 
-/** Parse NO_PROXY. Return a function of host and port that is true if the connection does not use the proxy. */
+/** Parse NO_PROXY. Return a function that decides whether a connection to a host and port bypasses the proxy. */
 function bypass(text) {
   const rules = text.toLowerCase().split(/[\s,]+/).filter(Boolean).map((entry) => {
     if (entry === '*') return () => true;
@@ -90,7 +90,7 @@ function bypass(text) {
   };
 }
 
-/** Return the addresses of an entry, undefined if the entry is a name, or null if it is invalid. */
+/** Return the addresses of a NO_PROXY entry, undefined if the entry is a name, or null if it is invalid. */
 function addressList(host) {
   const [, first, separator, last] = /^([\da-f.:]+)([-/])([\da-f.:]+)$/.exec(host) ?? [null, host];
   const family = net.isIP(first);
@@ -118,7 +118,7 @@ const authority = ({ host, port }) => `${net.isIPv6(host) ? `[${host}]` : host}:
 /** Return whether Node or the caller already chose a socket or proxy for this connection. */
 const chosen = (agent, options) => Boolean(options.socketPath || options.socket || agent.options?.proxyEnv);
 
-/** Return a function that recognises connections to the proxy itself. They must stay direct: proxy agents open them. */
+/** Return a function that recognises connections to the proxy itself. These must stay direct, because proxy agents open them. */
 const isProxy = (proxy) => {
   const { host, port } = endpoint(proxy);
   return (options) => (options.host ?? options.hostname) === host && Number(options.port) === port;
@@ -138,8 +138,8 @@ function coverHttpAgents(proxy, direct) {
     const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
     const extra = Object.entries(credentials(proxy));
     if (request._header) {
-      // If the caller passed a list of headers, Node has already rendered the header, so edit the text. With 100-continue, Node
-      // has also queued it.
+      // If the caller passed the headers as a list, Node has already rendered them, so edit the text. With `Expect:
+      // 100-continue`, Node has also queued that text for sending.
       const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
       const rendered = request._header;
       request._header = head + rendered.slice(rendered.indexOf('\r\n'));
@@ -201,7 +201,7 @@ function coverHttpsAgents(proxy, open, direct) {
 class TunnelSocket extends Duplex {
   #request;
   #socket = null;
-  #settings = new Map(); // Calls to repeat on the socket when it exists.
+  #settings = new Map(); // Socket methods to call, with their arguments, when the socket exists.
   #waiting = null; // A write, or the end of the stream, that waits for the socket.
 
   constructor(open, target) {
@@ -294,20 +294,20 @@ function coverTls(own, open, direct) {
     const options = { ...place, ...(numbered ? more : {}) };
     if (staysDirect(options, own, direct)) return connect.apply(this, given);
     const socket = new TunnelSocket(open, authority(options));
-    // Set servername, because the proxy needs SNI for a name, and Node sends SNI only if servername is set.
+    // For a hostname, set servername: the proxy needs SNI, and Node sends SNI only if servername is set.
     const servername = options.servername ?? (net.isIP(options.host) ? undefined : options.host);
     const connected = given.find((value) => typeof value === 'function');
     const secure = connect.call(this, { ...options, servername, socket }, connected);
-    if (options.timeout) secure.setTimeout(options.timeout); // If the caller passes a socket, Node does not set its timeout.
+    if (options.timeout) secure.setTimeout(options.timeout); // Node does not apply `timeout` to a socket that the caller provides.
     return secure;
   };
 }
 
-/** Open each plain HTTP connection of undici through a tunnel, for every dispatcher. Other callers connect directly. */
+/** Open the plain HTTP connections of every undici dispatcher through tunnels. Other callers of net.connect connect directly. */
 function coverDispatchers(own, open, direct) {
   const { connect } = net;
   let announced = null;
-  // Remember the destination: undici publishes it immediately before it calls its connector.
+  // Remember the destination, which undici publishes immediately before it calls net.connect.
   diagnostics.subscribe('undici:client:beforeConnect', ({ connectParams }) => {
     announced = connectParams;
     queueMicrotask(() => { announced = null; });
@@ -347,10 +347,10 @@ function coverCreateConnection(module, port, direct) {
   };
 }
 
-/** Return the class and dispatcher of Node's own undici, and a function to replace the dispatcher; null before 24.14. */
+/** Return the agent class, the dispatcher and the dispatcher setter of Node's own undici; null before Node 24.14. */
 function builtInUndici() {
   if (typeof http.setGlobalProxyFromEnv !== 'function') return null;
-  const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // Set a proxy only to get the classes.
+  const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // Set any proxy, so that Node creates its dispatchers.
   const [older, newer] = DISPATCHERS.map((key) => globalThis[key]?.constructor);
   restore();
   const is7 = older.name === 'EnvHttpProxyAgent'; // Otherwise undici is version 8, and the older key contains a wrapper.
@@ -360,13 +360,14 @@ function builtInUndici() {
     // Set both keys: if an undici >= 8 finds its own key unset, it writes a direct dispatcher to both.
     define(DISPATCHERS[0], is7 ? agent : new older(agent));
     define(DISPATCHERS[1], agent);
-    // Make Node's own dispatcher call ours: with NODE_USE_ENV_PROXY, Node installs it after all --require modules.
+    // Make Node's own dispatcher call ours, because with NODE_USE_ENV_PROXY Node installs its own after all --require
+    // modules.
     EnvHttpProxyAgent.prototype.dispatch = (options, handler) => agent.dispatch(options, handler);
   };
   return { EnvHttpProxyAgent, previous: globalThis[DISPATCHERS[is7 ? 0 : 1]], setGlobalDispatcher };
 }
 
-/** Return the same for the application's undici; null if this Node can load none. */
+/** Return the same as builtInUndici(), for the undici that the application can load. Return null if it can load none. */
 function applicationUndici() {
   for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
     try {

@@ -6,7 +6,7 @@ rules() { "$1" --wait --table "$2" --list-rules "$3" | grep '^-A'; }
 for tool in iptables ip6tables; do
   test $tool = iptables || test -e /proc/net/if_inet6 || continue
   for jump in "filter FORWARD DOCKER-USER" "filter INPUT EGRESS-INPUT" "filter OUTPUT EGRESS-OUTPUT" "nat PREROUTING EGRESS-SHARED-PORT"; do
-    # shellcheck disable=SC2086  # Split the words: table, chain, target.
+    # shellcheck disable=SC2086  # Split $jump into table, chain and target.
     set -- $jump
     test "$tool $1" != "ip6tables nat" || continue
     test "$(rules $tool "$1" "$2" | head -n 1)" = "-A $2 -j $3" || { echo "$tool: the first rule of $2 is not -j $3"; exit 1; }

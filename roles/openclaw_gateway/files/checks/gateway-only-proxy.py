@@ -9,13 +9,13 @@ ours = os.environ["PROXY_URL"].rstrip("/")
 
 
 def run(*words):
-    """Return exit status, output and errors of a command in a container."""
+    """Run a command in a container. Return its exit status, output and error output."""
     done = subprocess.run(["docker", "exec", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return done.returncode, done.stdout.decode(errors="replace").strip(), done.stderr.decode(errors="replace").strip()
 
 
 def last_object(text):
-    """Return the JSON object at the end of the output; log lines may come before it."""
+    """Return the JSON object at the end of a command's output, after any log lines. Return None if there is none."""
     if text == "null":
         return {}
     at = text.find("{")
@@ -28,7 +28,7 @@ def last_object(text):
 
 
 def settings(section):
-    """Return a section of OpenClaw's settings; empty if it is not set."""
+    """Return a section of OpenClaw's settings, or an empty dict if it is not set. Exit if it cannot be read."""
     status, out, error = run(
         "--user",
         os.environ["OPENCLAW_USER"],
@@ -44,7 +44,8 @@ def settings(section):
         return found
     reported = found.get("error") if isinstance(found, dict) else None
     message = str(reported.get("message")) if isinstance(reported, dict) else out + error
-    # Compare more than the word "unset": other errors contain it too, such as the one for a secret without a value.
+    # Match the whole phrase, because other errors also contain the word "unset", such as the error for a secret without
+    # a value.
     if status != 0 and (f"unset: {section}" in message or f"path not found: {section}" in message):
         return {}
     # Do not print the output, because it may contain tokens.

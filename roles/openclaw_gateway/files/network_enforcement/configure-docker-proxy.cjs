@@ -1,10 +1,10 @@
-// openclaw.egress: configure the proxy for the nested daemon and its builds. `firewall-entrypoint` runs this before the daemon
-// starts.
+// openclaw.egress: configure the proxy of the nested Docker daemon and of its builds. `firewall-entrypoint` runs this script
+// before the daemon starts.
 //
 //   node configure-docker-proxy.cjs PULLS BUILDS      proxy URL for image pulls, and for builds
 //
-// Existing content of the files is not changed, even if it sets another proxy. The files are in the container's writable
-// layer, so a new container starts without them, unless the operator mounts their folders.
+// The script only adds missing values: it does not change a proxy that a file already sets. The files are in the container's
+// writable layer, so a new container starts without them, unless the operator mounts their folders.
 'use strict'
 const { execFileSync } = require('child_process')
 const fs = require('fs')
@@ -29,14 +29,15 @@ function complete(file, section, values) {
   }
 }
 
-// Write daemon.json only for Docker Engine 23.0 and later: older versions do not know the key `proxies`, and do not start with an
-// unknown key. They use the gateway's proxy from the environment.
+// Write daemon.json only for Docker Engine 23.0 and later: older versions do not know the key `proxies`, and do not
+// start with an unknown key. They use the proxy variables of the gateway's environment.
 const version = Number(/version (\d+)/.exec(execFileSync('dockerd', ['--version'], { encoding: 'utf8' }))?.[1] ?? 0)
 if (version >= 23) {
   complete('/etc/docker/daemon.json', have => (have.proxies ??= {}), { 'http-proxy': pulls, 'https-proxy': pulls, 'no-proxy': direct })
 }
-// Write these values for each user that may build, because `docker build` passes them to its steps. `docker run` also passes them
-// to containers, where they override the --env-file of OpenClaw's sandboxes. So use the shared proxy port for all of them.
+// Set the proxy in config.json of each user that may build, because `docker build` passes it to the build steps.
+// `docker run` also passes it to containers, where it overrides the --env-file of OpenClaw's sandboxes. So the URL must
+// name the shared proxy port, which all classes can use.
 const homes = fs.readFileSync('/etc/passwd', 'utf8').split('\n').map(line => line.split(':')[5])
   .filter(home => home && (home === '/root' || home.startsWith('/home/')))
 const folders = new Set([...homes, process.env.HOME].filter(home => home && fs.existsSync(home)).map(home => path.join(home, '.docker')))
