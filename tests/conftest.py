@@ -8,8 +8,8 @@ from hypothesis import settings
 
 from tests.support import reworded
 
-# Set no Hypothesis deadline, because `make bench` measures speed. Use the same examples in every CI run, random ones
-# in local runs.
+# Disable Hypothesis deadlines, because `make bench` measures speed. Use the same examples in every CI run, and random
+# examples in local runs.
 settings.register_profile("desk", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
@@ -18,7 +18,7 @@ reworded.install_if_asked()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest test first, so that the other workers do not wait for it at the end."""
+    """Move the longest test to the front, so that the other workers do not wait for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_reworded.py")
 
 
@@ -41,7 +41,7 @@ def _properties(terminalreporter: pytest.TerminalReporter, name: str) -> list[An
 
 
 def _print_compose_projects(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the outcome for each compose project, and the share of refusals."""
+    """Print the outcome for each compose project, and the percentage of projects that the role refuses."""
     rows = _properties(terminalreporter, "compose")
     for row in [("project", "outcome", "by", "direct"), *rows]:
         terminalreporter.write_line(row[0].ljust(36) + row[1].ljust(10) + row[2].ljust(22) + row[3])

@@ -1,8 +1,8 @@
-"""Docker fake for build scripts. It appends each image build or other action to ``$RECORD``, one JSON object per line.
+"""Docker fake for build scripts. It appends one JSON line to the file ``$RECORD`` for each image build or other action.
 
-Environment: ``$RECORD`` (file), ``$DOCKER_STATUS`` (exit status of builds), ``$DOCKER_VERSION`` (server version),
-``$DOCKER_SLOW`` (seconds that a build takes). ``compose config`` and ``buildx bake --print`` print
-``.compose.json`` and ``.bake.json`` beside this file.
+Other variables: ``$DOCKER_STATUS`` (exit status of builds), ``$DOCKER_VERSION`` (server version), ``$DOCKER_SLOW``
+(seconds that a build takes). ``compose config`` prints the file ``.compose.json`` in the directory of this program, and
+``buildx bake --print`` prints ``.bake.json``.
 """
 
 import json
@@ -33,7 +33,7 @@ def read(path):
 def image(dockerfile, sources, **event):
     """Record one image build. Return its exit status.
 
-    The record has the Dockerfile without the line that copies the bootstrap, and the text of the copied bootstrap.
+    The record contains the Dockerfile without the line that copies the bootstrap, and the text of the copied bootstrap.
     """
     text = sys.stdin.read() if dockerfile == "-" else read(dockerfile)
     bootstrap = None
@@ -61,7 +61,7 @@ def build(words):
     while at < len(words):
         word = words[at]
         at += 1
-        if re.match(r"-q?[ft].", word) and not word.startswith("--"):  # Joined short options, such as -qfFILE.
+        if re.match(r"-q?[ft].", word) and not word.startswith("--"):  # joined short options, such as -qfFILE
             options += ["-q"] if word[1] == "q" else []
             letter = word.lstrip("-q")[0]
             found[NAMED["-" + letter]].append(word[word.index(letter) + 1 :])

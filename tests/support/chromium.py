@@ -1,4 +1,4 @@
-"""A real Chromium that opens the web page. It is the system's package `chromium`: no package registry has a browser."""
+"""A real Chromium that opens the web page: the system package `chromium`, because `playwright` contains no browser."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Watched:
         self.page: Page = self.context.new_page()
         self.base = served.base
         self.elsewhere: list[str] = []
-        """Requests to other servers, including those that the browser blocked."""
+        """URLs of requests to servers other than the web page's, including requests that the browser blocked."""
         self.failed: dict[str, str | None] = {}
         self.violations: list[str] = []
-        """Errors that the page caused, including violations of its Content Security Policy."""
+        """Messages of errors that the page caused, including violations of its Content Security Policy."""
         self.page.on(
             "request", lambda request: request.url.startswith(served.base) or self.elsewhere.append(request.url)
         )
@@ -47,17 +47,17 @@ class Watched:
         self.page.on("pageerror", lambda error: self.violations.append(str(error)))
 
     def _note(self, message: ConsoleMessage) -> None:
-        # Chromium logs each response with an error status as an error. Ignore these, such as the login page's 401.
+        # Chromium logs an error for each response with an error status, such as the 401 of the login page. Ignore it.
         if message.type == "error" and "the server responded with a status" not in message.text:
             self.violations.append(message.text)
 
     def open(self, path: str) -> Page:
-        """Open a path on the web page's server."""
+        """Open a path of the web page. Return the page."""
         self.page.goto(self.base + path)
         return self.page
 
     def log_in(self, served: RunningUI) -> Page:
-        """Open the address that `egress ui` printed, which contains the login token."""
+        """Log in with the address that `egress ui` printed, which contains the login token. Return the page."""
         self.page.goto(served.address)
         self.page.wait_for_selector("#records")
         return self.page

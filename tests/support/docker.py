@@ -2,10 +2,10 @@
 
 `Docker(directory)` creates the command `directory/docker`, which a test puts on the PATH, and the JSON file with its
 state. The state contains networks (name to subnet), images (name to id), containers (name to state), the output of
-`docker compose config` (a project, or the error message), and OpenClaw's configuration in its container (or the error
-message). A test may also set the versions of Compose and of Docker's API, the output of `config` with variables
-resolved, labels by container, a tool missing from images, and the reason why no network can be created. An unknown
-command fails with an error message.
+`docker compose config` (a project, or an error message), and the configuration in OpenClaw's container (or an error
+message). A test may also set the versions of Compose and of Docker's API, the output of `docker compose config` with
+resolved variables, labels by container, the name of a tool that images lack, and the error for `docker network create`.
+The fake fails with an error message if it does not support a command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Docker:
         command.chmod(0o755)
 
     def change(self, **state: Any) -> None:
-        """Replace these keys in the state of the Docker fake."""
+        """Replace the values of these keys in the JSON file."""
         self.file.write_text(json.dumps(self.state | state))
 
     @property
@@ -124,7 +124,7 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
 
 
 def configured(words: list[str], state: dict[str, Any]) -> str:
-    """Return the output of `openclaw config` with these arguments; a patch is read from standard input."""
+    """Return the output of `openclaw config` with these arguments. Read a patch from standard input and apply it."""
     if "message" in state["openclaw"]:
         raise LookupError(state["openclaw"]["message"])
     match words:
@@ -149,7 +149,7 @@ def merge(tree: dict[str, Any], patch: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Run the command; the first argument is the state file, the rest are docker's arguments."""
+    """Run the command. The first argument is the state file; all others are the arguments of `docker`."""
     file = Path(sys.argv[1])
     state = json.loads(file.read_text())
     try:

@@ -1,4 +1,4 @@
-"""Function that runs the `egress` command in the test's own process. A new process would mostly wait for imports."""
+"""Function that runs the `egress` command in the test's own process. A new process would spend most time on imports."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from openclaw_egress.cli import main
 def run_egress(*words: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run an `egress` command with only these environment variables. Return its exit code and output.
 
-    The command must end without a signal.
+    The command must exit by itself, because a test cannot send it a signal.
     """
     stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):

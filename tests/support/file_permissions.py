@@ -20,7 +20,10 @@ class _Sets(ctypes.Structure):
 
 @contextlib.contextmanager
 def without_root_access() -> Iterator[None]:
-    """Within the context, apply file modes to this thread even if it runs as root, but not to programs it starts."""
+    """Make file modes apply to this thread within the context, even if it runs as root.
+
+    Programs that the thread starts as root ignore file modes again.
+    """
     if os.geteuid() != 0:
         yield
         return

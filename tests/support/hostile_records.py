@@ -1,4 +1,4 @@
-"""Test records in which every text tries to run a script in the web page, or to forge content of the page."""
+"""Test records whose texts try to run a script in the web page, or to forge content of the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool.writer import Spool
 
 TEMPLATE = "{{7919*7907}}"
-"""A template expression. A page contains its result, 62615533, only if a template engine evaluated it."""
+"""A template expression. If a page contains its result, 62615533, a template engine has evaluated a record's text."""
 ATTACK = (
     "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1><svg/onload=window.hacked=1>" + TEMPLATE
 )

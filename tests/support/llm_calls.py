@@ -12,7 +12,7 @@ EXCHANGE = "openclaw.egress.exchange"
 
 
 def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, Any]:
-    """Return a request body that contains this call number."""
+    """Return a request body whose prompt contains this call number and the additional text ``more``."""
     return {
         "model": "claude-opus-5",
         "max_tokens": 9,

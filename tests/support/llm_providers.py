@@ -1,17 +1,19 @@
-"""Fake internet: LLM providers and a few ordinary sites behind TLS, on loopback or in the lab.
+"""Fake internet: LLM providers and a few ordinary sites behind TLS, on loopback or in the lab (molecule/lab).
 
-It needs only the standard library and `cryptography`, so that a container needs only this file. As a command:
+It imports only the standard library and `cryptography`, so that a container needs no other file of the repository. For
+the content encodings br and zstd it also needs `brotli` and `backports.zstd`. As a command:
 
     python llm_providers.py --listen 127.0.0.1 --port 0 --tls-dir DIR [--hosts a,b] [--log FILE] [--http-port 0]
     python llm_providers.py --cert chain.pem --key key.pem ...        # with existing certificates
 
-When it listens, it prints `ready PORT` (with --http-port, `ready-http PORT` first). It ends on SIGTERM or SIGINT.
+When it listens, it prints `ready PORT`; with --http-port, it prints `ready-http PORT` before. It ends on SIGTERM or
+SIGINT.
 In a test:
 
     with LLMProviders() as providers:
-        providers.port, providers.ca_file, providers.log        # log: list of dicts, see `Server.note`
+        providers.port, providers.ca_file, providers.log        # log: list of dicts, see `Handler.handle_any`
 
-The Host header selects the API; for `localhost` and addresses, the path does.
+The Host header selects the API. If it is `localhost`, 127.0.0.1 or ::1, the path selects the API.
 
 | model            | response                                                                                  |
 |------------------|-------------------------------------------------------------------------------------------|
@@ -32,13 +34,15 @@ Controls are headers `x-standin-NAME`, or members of an object `standin` in the 
 | `events`         | number of text deltas in a stream (3)                                                     |
 | `delay-ms`       | pause before each event of a stream except the first                                      |
 | `first-byte-ms`  | pause before the status line                                                              |
-| `encoding`       | gzip, deflate, raw-deflate, br or zstd, whatever Accept-Encoding says (identity)          |
+| `encoding`       | gzip, deflate, raw-deflate, br or zstd, regardless of Accept-Encoding (identity)          |
 | `body-bytes`     | minimum size of the response's text in bytes                                              |
 | `abort-after`    | abort the connection after N bytes of the body (on the wire, without framing)             |
-| `length-off-by`  | error of Content-Length in bytes (plain responses)                                        |
+| `length-off-by`  | number of bytes to add to the correct Content-Length (plain responses)                    |
 | `framing`        | `length` (plain default), `chunked` (stream default) or `close`                           |
+| `delta-usage`    | Anthropic streams: `full` repeats all token counts in `message_delta`, `short` omits some |
 
-Token counts are computed from the request (`tokens_of`), are never 0, and are in the response's log entry.
+Values in parentheses are defaults. Token counts are computed from the request (`tokens_of`) and are never 0. The log
+entry of a response contains them.
 """
 
 from __future__ import annotations
@@ -189,7 +193,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """A response. The fake sends `pieces` one by one. With `stream`, it chunks and delays them as the controls say."""
+    """A response in pieces. For a stream, the default framing is `chunked`, and no piece waits for the next one."""
 
     status: int
     content_type: str
@@ -222,7 +226,7 @@ def identifier(prefix: str, request: Request) -> str:
 
 
 def text_deltas(request: Request) -> list[str]:
-    """Return the response's text in pieces. Each has a non-ASCII character, so that tests can split its bytes."""
+    """Return the response's text in pieces. It has non-ASCII characters, so that tests can split their bytes."""
     count = max(1, request.number("events", 3))
     words = [f"word {index} – é✓ " for index in range(1, count + 1)]
     if count == 3:
@@ -233,7 +237,7 @@ def text_deltas(request: Request) -> list[str]:
 
 
 def tool_call(request: Request) -> tuple[str, str]:
-    """Return the name and the arguments (JSON text) of the tool call that the model `tools` makes."""
+    """Return the name and the arguments (JSON text) of the tool call in a response of the model `tools`."""
     name = "get_weather"
     for tool in request.json.get("tools") or []:
         name = tool.get("name") or tool.get("function", {}).get("name") or name
@@ -335,8 +339,8 @@ def anthropic_message(request: Request) -> Answer:
         events.append({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
         more["usage"] = start_usage
     else:
-        # The real API repeats cumulative numbers. The fake omits some, as the older API did,
-        # so that a client must keep the values of message_start.
+        # The real API repeats all token counts in message_delta. With the control `delta-usage: short`, omit some, as
+        # an older version of the API did. A client must then keep the counts of message_start.
         last = {name: usage[name] for name in ("output_tokens", "output_tokens_details") if name in usage}
         if request.control("delta-usage", "full") == "full":
             last = {n: v for n, v in usage.items() if n not in ("cache_creation", "service_tier")}
@@ -346,7 +350,7 @@ def anthropic_message(request: Request) -> Answer:
 
 
 def anthropic_blocks(request: Request, thinking: bool) -> Iterator[tuple[Json, list[Json], Json]]:
-    """Return the content blocks, each as (block at its start, deltas, complete block)."""
+    """Yield (block at its start, deltas, complete block) for each content block."""
     if thinking:
         deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in ("Let me ", "think … ")]
         deltas.append({"type": "signature_delta", "signature": "c2lnbmF0dXJl"})
@@ -691,7 +695,7 @@ def gemini_response(request: Request, model: str, *, streamed: bool) -> Answer:
         tail = [json.dumps(error, indent=2).encode() + b"\n"] if model == "fail-tail" else []
         more["usage"] = None
     if request.query.get("alt") != "sse":
-        # Without `alt=sse`, the stream is one JSON array, whose elements arrive one by one.
+        # Without `alt=sse` in the URL, the stream is one JSON array, whose elements arrive one by one.
         texts = [json.dumps(chunk, ensure_ascii=False, indent=2).encode() for chunk in chunks]
         pieces = [(b",\r\n" if number else b"[") + text for number, text in enumerate(texts)]
         return Answer(200, "application/json; charset=UTF-8", [*pieces, b"\n]\n"], True, **more)
@@ -700,7 +704,7 @@ def gemini_response(request: Request, model: str, *, streamed: bool) -> Answer:
 
 
 def gemini_chunks(request: Request, model: str, usage: Json, *, thinking: bool) -> list[Json]:
-    """Return the chunks of a stream. Each has its own parts; the output token counts grow with each chunk."""
+    """Return the chunks of a stream. Each has one part. The output token count grows with each chunk."""
     parts: list[Json] = [{"text": text} for text in text_deltas(request)]
     if model == "tools":
         name = "get_weather"
@@ -714,7 +718,7 @@ def gemini_chunks(request: Request, model: str, usage: Json, *, thinking: bool) 
         parts.append({"text": "", "thoughtSignature": "c2lnbmF0dXJl"})
     chunks: list[Json] = []
     for number, part in enumerate(parts, 1):
-        # The index 0 is absent from the JSON, as in responses of Vertex AI.
+        # Omit the candidate's index, because Vertex AI omits the index 0 from the JSON.
         so_far = {name: usage[name] for name in ("promptTokenCount", "cachedContentTokenCount")}
         so_far |= {"candidatesTokenCount": number}
         chunks.append({"candidates": [{"content": {"parts": [part], "role": "model"}}], "usageMetadata": so_far})
@@ -953,7 +957,7 @@ def bedrock_block(start: Json, deltas: list[Json]) -> Json:
 
 
 def bedrock_anthropic(request: Request) -> Answer:
-    """Return Anthropic's response in Bedrock's framing: each event is a chunk, and the last one has the metrics."""
+    """Return Anthropic's response in Bedrock's framing: each event becomes a chunk, and the last chunk has metrics."""
     reply = anthropic_message(request)
     if not request.streamed:
         return reply
@@ -964,7 +968,7 @@ def bedrock_anthropic(request: Request) -> Answer:
 
 
 def bedrock_other(request: Request) -> Answer:
-    """Return a response of Meta's models. Bedrock puts token counts into the headers, or into the last chunk."""
+    """Return a response of Meta's models. The token counts are in the headers, or in the last chunk of a stream."""
     tokens = tokens_of({"input": request.json.get("prompt")})
     counts = {"inputTokenCount": tokens["uncached"], "outputTokenCount": tokens["output"]}
     texts = text_deltas(request)
@@ -1026,7 +1030,7 @@ def ordinary_answer(request: Request) -> Answer:
 
 
 def answer(request: Request) -> Answer:
-    """Respond as the site in the Host header. If that is a local address, the path selects the API."""
+    """Respond as the site in the Host header. If the header is a local address, the path selects the API."""
     api_paths = {"/v1/messages": anthropic_answer, "/v1/chat/": openai_answer, "/v1/responses": openai_answer}
     api_paths |= {"/v1/completions": openai_answer, "/v1/fim/": openai_answer}
     api_paths |= {"/v1/embeddings": openai_answer, "/v1/images/": openai_answer, "/openai/v1/": openai_answer}
@@ -1070,7 +1074,7 @@ def _zstd() -> Any:
 
 
 class Encoder:
-    """Content encoder. A client can decode each output of `piece` immediately; `end` returns the last bytes."""
+    """Content encoder. A client can decode the output of `piece` immediately. `end` returns the last bytes."""
 
     def __init__(self, name: str) -> None:
         self.name = {"raw-deflate": "deflate", "": "identity"}.get(name, name)
@@ -1140,7 +1144,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Print nothing, because `--log` logs every response."""
+        """Print nothing, because `LLMProviders.log` has an entry for every request."""
 
     def handle_any(self) -> None:
         began = time.time()
@@ -1173,14 +1177,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if whole:
             self.send_answer(request, reply, entry)
         else:
-            # Like a provider, do not respond to an incomplete request.
+            # Do not respond to an incomplete request, as a real provider does not.
             self.close_connection = True
             self.server.note(entry | {"status": 0, "outcome": "request_cut"})
 
     do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_OPTIONS = handle_any
 
     def read_body(self) -> tuple[bytes, bool]:
-        """Return the body of the request, and whether the client sent it completely."""
+        """Return the body of the request, and whether it is complete."""
         try:
             if "chunked" in self.headers.get("transfer-encoding", "").lower():
                 return self.read_chunks()
@@ -1249,7 +1253,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         delay = request.number("delay-ms") / 1000
         held = b""
         for index, data in enumerate(wire):
-            # Hold back one piece: only when the loop ends is it known which piece was the last.
+            # Hold back the latest piece of a plain response: if it is the last one, log the request before sending it.
             if held:
                 self.wfile.write(held)
                 held = b""
@@ -1271,7 +1275,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(framed)
             else:
                 held = framed
-        # Log before sending the last piece, so that the entry is in the log when the client has the whole response.
+        # Log before sending the last bytes, so that a client with the whole response finds the entry in the log.
         sent.noted = True
         self.server.note(entry | sent.facts("complete"))
         self.wfile.write(held + (b"0\r\n\r\n" if framing == "chunked" else b""))
@@ -1290,7 +1294,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Sent:
-    """Progress of sending a response body: number of decoded bytes, their digest, and number of bytes on the wire."""
+    """Progress of sending a response body: size and digest before content encoding, and number of bytes sent."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
@@ -1308,7 +1312,7 @@ class Sent:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Server for one port. It calls `note` with a log entry for each request."""
+    """HTTP server on one port. It calls `note` with a log entry for each request."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -1340,7 +1344,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class LLMProviders:
-    """The fake providers, in threads of this process. They log every response in `log`, and in `log_file` if set."""
+    """The fake providers, in threads of this process. They log every request in `log`, and in `log_file` if set."""
 
     def __init__(
         self,
@@ -1376,14 +1380,14 @@ class LLMProviders:
 
     @property
     def log(self) -> list[Json]:
-        """Return the log entries of all responses so far, oldest first. `Handler.send_answer` creates them."""
+        """Return the log entries of all requests so far, in the order in which their responses ended."""
         with self._lock:
             return list(self._entries)
 
     def asked_since(self, began: float) -> list[Json]:
         """Return the log entries of requests that arrived after a time (Unix seconds).
 
-        Filter by arrival, because an aborted request that arrived earlier may be added to `log` later.
+        Compare arrival times, because a request that arrived earlier can still be added to `log` later.
         """
         return [entry for entry in self.log if entry["time"] >= began]
 

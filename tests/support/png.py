@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BYTES_PER_PIXEL = {2: 3, 6: 4}
-"""Bytes per pixel by PNG colour type: 2 is RGB, 6 is RGB with transparency. Screenshots have one of these types."""
+"""Bytes per pixel for each PNG colour type of screenshots: 2 is RGB, 6 is RGB with transparency."""
 
 
 def without_filters(png: bytes) -> bytes:
-    """Encode the picture again without line filters. For pictures of text, filters make the file a quarter larger.
+    """Encode the picture again without line filters, which make a picture of text about 25 % larger.
 
     Raises:
-        ValueError: the pixel format is not that of a screenshot.
+        ValueError: the picture does not have 8-bit RGB pixels, or it is interlaced.
     """
     chunks = list(_chunks(png))
     width, _, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
@@ -39,7 +39,7 @@ def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _lines(filtered: bytes, width: int, step: int) -> Iterator[bytes]:
-    """Yield the unfiltered bytes of each line. Section 9 of the specification defines the filters."""
+    """Undo the filter of each line and yield its bytes. Section 9 of the PNG specification defines the filters."""
     above = bytes(width)
     for begin in range(0, len(filtered), width + 1):
         kind, line = filtered[begin], bytearray(filtered[begin + 1 : begin + 1 + width])

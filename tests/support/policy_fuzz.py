@@ -1,8 +1,8 @@
 """Random policies and requests, generated from a seed, to compare access control with `explain`.
 
-The same cases run in two ways: in process, through the real :class:`AccessControl` with mitmproxy's parser and flows,
-and as bytes sent to a running proxy. URLs are converted to requests as clients do it: a name that is not ASCII becomes
-A-labels; user information and fragments are omitted; unusual ASCII is sent unmodified.
+Tests run the same cases in two ways: in process, through the real :class:`AccessControl` with mitmproxy's parser and
+flows, and as bytes sent to a running proxy. This module converts URLs to requests as clients do: it converts non-ASCII
+names to A-labels, omits user information and fragments, and sends unusual ASCII characters unmodified.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ PATHS = _words(
 
 @dataclass(frozen=True)
 class Values:
-    """The values from which policies and requests are generated. Tests of a running proxy replace the defaults."""
+    """Values for the generation of policies and requests. Tests of a running proxy replace the defaults."""
 
     answers: Sequence[Sequence[str]] = (PUBLIC, PUBLIC, (*PUBLIC, *LITERALS))
     literals: Sequence[str] = LITERALS
@@ -77,7 +77,7 @@ class Values:
     listeners: Sequence[int] = (8080, 8081, 8082)
     every_name_fixed: bool = False
     rules: tuple[int, int, int] = (5, 3, 3)
-    """Maximum number of rules in ``allow``, in ``deny`` and in ``addresses``."""
+    """Maximum number of rules in ``allow``, ``deny`` and ``addresses``, in this order."""
 
 
 def policy_text(chance: random.Random, values: Values) -> str:
@@ -136,7 +136,7 @@ def _ports(chance: random.Random, values: Values) -> list[int]:
 class Asked:
     """One request: the arguments for `explain`, and the bytes that a client sends for the same URL.
 
-    ``connect`` is the target of CONNECT; None for plain HTTP. ``heads`` are the request heads, CONNECT first.
+    ``connect`` is the target of CONNECT, or None for plain HTTP. ``heads`` are the request heads; CONNECT is the first.
     """
 
     class_name: str
@@ -190,7 +190,7 @@ def spelled(chance: random.Random, ipv4: str) -> str:
 
 
 def as_sent(class_name: str, url: str, method: str, scheme: str, host: str, port: str, path: str) -> Asked:
-    """Return the request that a client sends for a URL. ``heads`` is empty if no client can send it."""
+    """Return the request that a client sends for a URL. Leave ``heads`` empty if no client can send it."""
     try:
         host = host if host.isascii() else _a_labels(host)
     except idna.IDNAError:
@@ -237,7 +237,7 @@ class Notes:
     inspect: bool | None = None
 
     def denied(self, *words: Any, enforced: bool, status: int | None = None) -> None:
-        """Store the decision as enforced or as reported."""
+        """Store the decision to deny, either as enforced or as only reported."""
         decision = words[2]
         if enforced:
             self.enforced = decision
@@ -251,7 +251,7 @@ class Notes:
 
 @dataclass
 class Answers:
-    """A fake resolver with fixed addresses. It stores the names that it looked up."""
+    """A fake resolver with fixed addresses. ``requested`` has the names that were looked up."""
 
     known: dict[str, tuple[str, ...]]
     requested: list[str] = field(default_factory=list)
@@ -261,7 +261,7 @@ class Answers:
         return self.of(host, port)
 
     def of(self, host: str, _: int) -> tuple[str, ...]:
-        """Return the addresses of a host, and store its name. `explain` calls this method."""
+        """Return the addresses of a host, and add its name to ``requested``. `explain` calls this method."""
         self.requested.append(host)
         return self.known[host]
 
@@ -285,7 +285,7 @@ def some_answers(chance: random.Random, values: Values) -> dict[str, tuple[str, 
 
 
 type Verdict = tuple[Literal["allowed", "denied", "malformed", "failed"], str, str, bool, bool]
-"""Outcome; rule and reason of a denial; whether the denial is only reported; whether the host is inspected."""
+"""Outcome; rule and reason of a denial; whether the denial is only reported; whether the proxy inspects the host."""
 
 
 async def ask_access_control(access_control: AccessControl, notes: Notes, policy: Policy, requested: Asked) -> Verdict:
@@ -365,10 +365,10 @@ def explained(policy: Policy, requested: Asked, answers: Answers) -> Verdict:
 
 
 def same(said: Verdict, done: Verdict) -> bool:
-    """Return whether both verdicts agree.
+    """Return whether the verdicts of `explain` and of access control agree.
 
-    An invalid host is refused by access control, or before that by mitmproxy's parser as a bad request. Do not compare
-    the reasons in that case, because they differ.
+    If the host is invalid, do not compare the reasons. They differ if mitmproxy's parser refuses the request as
+    malformed before access control sees the host.
     """
     nonsense = ("malformed", "syntax")
     if said[0] == "malformed" or said[1] == "syntax":
@@ -388,7 +388,10 @@ class Difference:
 async def compare(
     seed: int, policies: int, requests: int, values: Values | None = None
 ) -> tuple[list[Difference], dict]:
-    """Compare ``policies * requests`` cases. Return the differences, and the number of requests with each outcome."""
+    """Compare `explain` with access control for random policies, with ``requests`` random requests for each policy.
+
+    Return the differences, and the number of requests with each outcome.
+    """
     values = values or Values()
     chance = random.Random(seed)
     different: list[Difference] = []

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes proxies on loopback. It comes from the system's package `prometheus`."""
+"""A real Prometheus that scrapes proxies on loopback. Install it as the system package `prometheus`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tools.monitoring.alerts import JOB
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
 NO_PROMETHEUS = "no Prometheus: install the system's package `prometheus`"
 DEADLINE_SECONDS = 90.0
-"""Timeout of tests that wait for a state. It is long, because other processes can use the machine."""
+"""Maximum time that a test waits for a state. It is long, because other processes can slow the machine down."""
 
 
 class RunningPrometheus:
     """A Prometheus process that runs within the context.
 
     Args:
-        directory: directory of its configuration and data.
-        targets: ``host:port`` of each proxy's metrics.
+        directory: directory for configuration, data and log.
+        targets: ``host:port`` at which each proxy serves its metrics.
         rules: text of the rules file.
     """
 
@@ -42,7 +42,7 @@ class RunningPrometheus:
             "rule_files": ["*.rules.yml"],
             "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": list(targets)}]}],
         }
-        # Write JSON, which is valid YAML, the format that Prometheus reads.
+        # Prometheus reads YAML. Write JSON, because it is valid YAML.
         (directory / "prometheus.yml").write_text(json.dumps(config))
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class RunningPrometheus:
 
     @property
     def log(self) -> str:
-        """Return the log so far."""
+        """Return the log of Prometheus so far."""
         return (self._directory / "prometheus.log").read_text(errors="replace")
 
     def _get(self, path: str, **parameters: str) -> Any:
@@ -96,11 +96,11 @@ class RunningPrometheus:
         return list(self._get("query", query=expr)["result"])
 
     def states(self) -> dict[str, str]:
-        """Return the state, pending or firing, of each active alert by its name."""
+        """Return the state of each active alert by its name: pending or firing."""
         return {alert["labels"]["alertname"]: alert["state"] for alert in self._get("alerts")["alerts"]}
 
     def rule_errors(self) -> list[str]:
-        """Return the errors of the last evaluation of each rule."""
+        """Return the errors of the rules whose last evaluation failed."""
         return [
             rule["lastError"]
             for group in self._get("rules")["groups"]
@@ -109,7 +109,7 @@ class RunningPrometheus:
         ]
 
     def wait_for(self, holds: Callable[[], object], name: str = "") -> None:
-        """Wait until a condition is true, or fail. ``name`` identifies the condition in the failure message."""
+        """Wait until a condition is true. After the timeout, fail with a message that contains ``name``."""
         end = time.monotonic() + DEADLINE_SECONDS
         while not holds():
             assert time.monotonic() < end, (name, self.states() if self._is_ready() else self.log[-3000:])

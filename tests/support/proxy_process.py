@@ -35,10 +35,10 @@ _taken: set[int] = set()
 
 
 def free_ports(number: int) -> list[int]:
-    """Return distinct free ports. Reserve them: other test processes of this user do not get them.
+    """Reserve distinct free ports and return them. Other test processes of this user do not get the same ports.
 
-    The ports are below 32768, because the kernel could give a higher port to a client before the proxy listens. A lock
-    on a shared file reserves each port until this process ends, because the proxy listens on it only later.
+    The ports are below 32768, because the kernel could give a higher port to a client before the proxy listens on it.
+    A lock on a shared file reserves each port until this process ends. It covers the time before the proxy listens.
     """
     lock = _port_locks()
     ports: list[int] = []
@@ -56,16 +56,16 @@ def free_ports(number: int) -> list[int]:
 
 @functools.cache
 def _port_locks() -> int:
-    """Return the descriptor of the lock file. The process that uses port N locks byte N of this file.
+    """Return the descriptor of the lock file. The process that reserves port N locks byte N of this file.
 
-    Keep the file open: a process loses its locks when it closes the file, or when it ends.
+    Never close the file, because a process loses its locks when it closes the file.
     """
     path = Path(tempfile.gettempdir(), f"openclaw-egress-test-ports-{os.getuid()}")
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
-    """Return a policy in which the hosts of the fake provider resolve to loopback, and only its ports are allowed."""
+    """Return a policy whose hosts resolve to loopback, where only the ports of the fake provider are allowed."""
     opened = json.dumps([{"cidr": "127.0.0.1/32", "ports": list(provider_ports)}])
     rules = json.dumps([{"host": host, "ports": list(provider_ports)} for host in ("*.example.com", *PROVIDERS)])
     return f"""version: 1
@@ -83,8 +83,8 @@ class RunningProxy:
     """A proxy process. After :meth:`kill`, :meth:`start` starts it again with the same state directory.
 
     Args:
-        directory: directory of state, policy and log.
-        kind: ``lean`` (`egress run`) or ``stock`` (mitmdump).
+        directory: directory for state, policy and log.
+        kind: ``lean`` for `egress run`, or ``stock`` for `mitmdump` with the add-on.
         provider_ports: ports of the fake provider, the TLS port first.
         upstream_ca: CA certificate of the fake provider.
         environment: additional environment variables of the proxy.
@@ -119,7 +119,7 @@ class RunningProxy:
             **environment,
         }
         self.prefix: list[str] = []
-        """Command prefix, such as a wrapper that runs the command."""
+        """Words before the command line, such as a program that wraps the command."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -139,9 +139,9 @@ class RunningProxy:
         ]
 
     def start(self, timeout: float = 90.0) -> Self:
-        """Start the process and wait until it reports that it is alive.
+        """Start the process, and wait until its health server responds and all listeners accept connections.
 
-        A start takes 1.5 s on an idle machine. The timeout is longer, because other processes can use the machine.
+        This takes 1.5 s on an idle machine. The timeout is longer, because other processes can slow the machine down.
         """
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -167,7 +167,7 @@ class RunningProxy:
         return True
 
     def ask(self, path: str) -> dict[str, Any] | None:
-        """Return the JSON response of a health path, whatever its status; None without a response."""
+        """Return the JSON response of a health path, even if its status is an error; None if there is no response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
                 return dict(json.load(answer))
@@ -177,7 +177,7 @@ class RunningProxy:
             return None
 
     def metrics(self) -> str:
-        """Return the text of /metrics."""
+        """Return the response of /metrics."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
@@ -201,7 +201,7 @@ class RunningProxy:
 
     @contextlib.contextmanager
     def no_room(self) -> Iterator[None]:
-        """Simulate a full disk within the context: limit file sizes to that of the spool's write-ahead log."""
+        """Simulate a full disk within the context: let no file grow beyond the size of the spool's write-ahead log."""
         assert self.process is not None
         pid = self.process.pid
         unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -227,11 +227,11 @@ class RunningProxy:
         return self.directory / "state" / "ca" / "mitmproxy-ca-cert.pem"
 
     def proxy_url(self, class_name: str = "gateway") -> str:
-        """Return the value of HTTPS_PROXY for clients of a class."""
+        """Return the URL of a class's listener, which clients need as HTTPS_PROXY."""
         return f"http://127.0.0.1:{self.ports[class_name]}"
 
     def url(self, host: str, path: str = "") -> str:
-        """Return a URL of the fake provider."""
+        """Return the URL of a path on the fake provider, with a host name that the provider serves."""
         return f"https://{host}:{self.provider_port}{path}"
 
     def client(self, class_name: str = "gateway", *, ca: Path | None = None, **options: Any) -> httpx.Client:
@@ -244,16 +244,16 @@ class RunningProxy:
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def rows(self, **filters: Any) -> list[Row]:
-        """Return rows of the spool, oldest first."""
+        """Return the rows of the spool that match the filters, oldest first."""
         with SpoolReader(self.directory / "state" / "spool.db") as reader:
             return sorted(reader.query(Filters(**filters)), key=lambda row: row.seq)
 
     def exchanges(self) -> list[Row]:
-        """Return the first row of each exchange."""
+        """Return the first row of each exchange, oldest first."""
         return [row for row in self.rows() if row.event_name == "openclaw.egress.exchange" and not row.part]
 
     def denials(self) -> list[Row]:
-        """Return the rows of single denials. Omit summaries of earlier denials, which the proxy can add at any time."""
+        """Return the rows of single denials. Omit summaries of denials, which the proxy can add at any time."""
         return [row for row in self.rows() if row.event_name == "openclaw.egress.denied" and not row.summary]
 
     def line(self, exchange_id: str) -> dict[str, Any]:

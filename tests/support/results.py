@@ -1,4 +1,4 @@
-"""Results of measurements, as a table and as JSON."""
+"""Results of measurements, printed as a table and written as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """One measured number. ``goal`` has the same unit; without a goal the number is only reported."""
+    """One measured number. ``goal`` has the same unit. If it is None, the number is only reported."""
 
     name: str
     value: float

@@ -1,7 +1,7 @@
 """A patch for tests that replaces every reason and remedy, to show that no code parses or compares their text.
 
-A reason is replaced by its code. Every remedy is replaced by the same text, so that a comparison of two remedies fails
-too. ``test_reworded.py`` runs tests with ``EGRESS_TEST_REWORDED=1``, which installs the patch.
+The patch replaces each reason by its code. It replaces every remedy by the same text, so that code that compares two
+remedies fails too. ``test_reworded.py`` runs tests with ``EGRESS_TEST_REWORDED=1``, which installs the patch.
 """
 
 import functools
@@ -16,7 +16,7 @@ REMEDY = "remedy"
 def install_if_asked() -> None:
     """Replace all reasons and remedies if ``EGRESS_TEST_REWORDED`` is set.
 
-    Call this before modules such as ``listeners`` and ``audit`` import the functions that it replaces.
+    Call this before modules such as ``listeners`` and ``audit`` import a replaced function such as ``refusal``.
     """
     if os.environ.get(VARIABLE):
         _replace_reasons()
@@ -49,7 +49,7 @@ def _replace_remedies() -> None:
         _replace_argument(owner, function, parameter)
     schema._remedy = lambda name, path: REMEDY
 
-    # Import these modules last, because they import the functions that were replaced above.
+    # Import these modules only now, because they import functions that are replaced above.
     from openclaw_egress.app import listeners
     from openclaw_egress.cli import app, audit
 
@@ -58,7 +58,7 @@ def _replace_remedies() -> None:
 
 
 def _replace_argument(owner: Any, function: str, parameter: str) -> None:
-    """Wrap a function: if the argument for this parameter is not empty, the wrapper passes `REMEDY` instead."""
+    """Wrap a function so that `REMEDY` replaces the argument for this parameter, unless the argument is empty."""
     original = getattr(owner, function)
     signature = inspect.signature(original)
 

@@ -73,7 +73,7 @@ def edit(lines: Lines) -> Lines:
 
 
 def edit_and_renumber(lines: Lines) -> Lines:
-    """Edit a line and correct `prev` of the next line. The chain then breaks after the next line."""
+    """Edit line 4, and correct `prev` of line 5. The chain then breaks at line 6, because line 5 has a new hash."""
     lines = edit(lines)
     place = at(lines, 5)
     sealed = json.loads(lines[place].text) | {"prev": line_hash(lines[at(lines, 4)].text)}
@@ -91,7 +91,7 @@ def delete_several(lines: Lines) -> Lines:
 
 
 def swap(lines: Lines) -> Lines:
-    """Swap the contents of two lines, but not their `seq` and `prev`."""
+    """Swap the contents of lines 2 and 13, but not their `seq` and `prev`."""
     one, other = at(lines, 2), at(lines, 13)
     contents = [json.loads(lines[place].text) for place in (one, other)]
     for place, mine, content in ((one, contents[0], contents[1]), (other, contents[1], contents[0])):
@@ -140,7 +140,7 @@ def forge_after_the_end(lines: Lines) -> Lines:
 
 
 def rewrite(lines: Lines) -> Lines:
-    """Edit line 4, and correct `prev` and checkpoints of all later lines. Only a signature can reveal this."""
+    """Edit line 4, and correct `prev` and checkpoints of all later lines. Only signatures or the ledger reveal this."""
     lines = edit(lines)
     for seq in range(5, LINES + 1):
         place = at(lines, seq)
@@ -164,4 +164,4 @@ TAMPERINGS: dict[str, tuple[Callable[[Lines], Lines], set[tuple[str, int]]]] = {
     "forge without a number": (forge_without_a_number, {("foreign", 0)}),
     "forge after the end": (forge_after_the_end, {("foreign", LINES + 1)}),
 }
-"""Tamperings by name, each with the problems (code, first line) that a comparison with the ledger must find."""
+"""Functions that tamper with a chain, by name, each with the problems (code, first line) that the audit must find."""

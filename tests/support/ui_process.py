@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 class RunningUI:
-    """An `egress ui` process that runs within the context, and shows the spool of a state directory."""
+    """An `egress ui` process that runs within the context. It shows the spool in a state directory."""
 
     def __init__(self, state: Path, environment: Mapping[str, str] | None = None) -> None:
         self.environment = {
@@ -34,7 +34,7 @@ class RunningUI:
             "EGRESS_UI_PORT": "0",
         }
         self.address = ""
-        """The address with the token, as the command printed it."""
+        """The address of the web page with the login token, as the command printed it."""
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -60,7 +60,7 @@ class RunningUI:
 
     @property
     def base(self) -> str:
-        """Return the address of the page without the token."""
+        """Return the address of the web page without the login token."""
         return self.address.partition("/#")[0]
 
     @property
@@ -74,7 +74,7 @@ class RunningUI:
         return f"egress_ui_{urlsplit(self.base).port}={self.token}"
 
     def get(self, path: str, **headers: str) -> Answer:
-        """Send a GET request with the login cookie; with ``Cookie=""``, without it. Return the response."""
+        """Send a GET request with the login cookie. Return the response. ``Cookie=""`` omits the cookie."""
         return self.request("GET", path, headers={"Cookie": self.cookie, **headers})
 
     def login(self, token: str, target: str = "/", **headers: str) -> Answer:
@@ -83,7 +83,7 @@ class RunningUI:
         return self.request("POST", "/login", urlencode({"token": token, "target": target}), {**form, **headers})
 
     def request(self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] = {}) -> Answer:
-        """Send a request. Return the response."""
+        """Send a request without the headers whose value is empty. Return the response."""
         connection = http.client.HTTPConnection(urlsplit(self.base).netloc, timeout=20)
         names = {name.replace("_", "-"): value for name, value in headers.items() if value}
         try:

@@ -1,7 +1,7 @@
-"""Fake provider and client for tests of WebSockets over TLS. A test sets the provider's behaviour with `talk`.
+"""Fake provider and client for tests of WebSockets over TLS. A test sets `talk`, the function that serves a connection.
 
 Both run in one event loop, in a separate thread. Do not use the synchronous API of `websockets`: it reads and writes
-one TLS connection in two threads, which OpenSSL does not allow. Python locks the connection only from 3.13.4 on
+one TLS connection in two threads, which OpenSSL does not allow. Only Python 3.13.4 and later lock the connection
 (python/cpython issue 134698).
 """
 
@@ -28,7 +28,7 @@ SECONDS = 30
 
 
 class Loop:
-    """An event loop in a thread."""
+    """An event loop in a separate thread."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -49,7 +49,7 @@ class Socket:
         self.connection = connection
 
     def send(self, message: Any) -> None:
-        """Send a message, or the fragments of a message."""
+        """Send a message. If `message` is an iterable, send its items as the fragments of one message."""
         _LOOP.run(self.connection.send(message))
 
     def recv(self, **options: Any) -> Any:
@@ -119,7 +119,7 @@ class WebSocketProvider:
             self._context.load_cert_chain(cert, key)
         self.talk: Callable[[Socket], None] = echo
         self.forge: Callable[..., None] | None = None
-        """A function that changes the response to a handshake; it gets the connection, the request and the response."""
+        """A function that changes the handshake response. Its arguments: the connection, the request, the response."""
         self.received: list[Any] = []
         self.changed = threading.Condition()
         self.errors: list[BaseException] = []
@@ -151,13 +151,13 @@ class WebSocketProvider:
             raise
 
     def note(self, message: Any) -> None:
-        """Store a message that arrived."""
+        """Add a message to `received`."""
         with self.changed:
             self.received.append(message)
             self.changed.notify_all()
 
     def wait_for(self, number: int) -> list[Any]:
-        """Wait until this number of messages has arrived. Return all messages."""
+        """Wait until `received` has at least this number of messages. Return all of them."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.received) >= number, SECONDS), self.received
             return list(self.received)

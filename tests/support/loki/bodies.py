@@ -1,4 +1,4 @@
-"""Decoding of request bodies by content encoding, and the two protobuf messages that responses contain."""
+"""Decoding of compressed request bodies, and encoding of the two protobuf messages that responses contain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def varint(number: int) -> bytes:
 
 
 def partial_body(rejected: int) -> bytes:
-    """Return an ExportLogsServiceResponse that reports rejected records."""
+    """Return an ExportLogsServiceResponse that reports this number of rejected records."""
     text = b"rejected by a fault that is switched on"
     inner = b"\x08" + varint(rejected) + b"\x12" + varint(len(text)) + text
     return b"\x0a" + varint(len(inner)) + inner
@@ -40,7 +40,7 @@ def _zstd() -> Callable[[bytes], bytes] | None:
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    """Decode a body that has this Content-Encoding. For an invalid body, raise RequestError with Loki's message."""
+    """Decode a body with this Content-Encoding. If the body is invalid, raise RequestError with Loki's message."""
     if encoding == "":
         return body
     if encoding == "gzip":
@@ -60,7 +60,7 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
             raise RequestError("Loki fake: zstd needs Python 3.14 or the package backports.zstd")
         try:
             return decompress(body)
-        except Exception as error:  # The three possible zstd modules raise different classes.
+        except Exception as error:  # Each of the three zstd modules raises its own class.
             raise RequestError(f"zstd: {error}") from error
     if encoding == "lz4":
         raise RequestError("Loki fake: lz4 is not supported (Loki supports it)")

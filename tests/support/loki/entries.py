@@ -1,7 +1,7 @@
 """Conversion of OTLP records to Loki's data model: a stream (labels), a time, a line, structured metadata.
 
-The cases `names`, `bodies`, `no-service-name` and `t-zero*` in tests/contract/loki/answers.json are recordings of this
-conversion. The rules for `detected_level` and the order of metadata come from Loki's public source, not a recording.
+The cases `names`, `bodies`, `no-service-name` and `t-zero*` in tests/contract/loki/answers.json record how a real Loki
+converts. The rules for `detected_level` and the order of metadata come from Loki's public source, not from a recording.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from .wire import Pairs, Record, Resource, Scope, Value
 
-# Source: otlp_config.resource_attributes.attributes_config, action index_label.
+# Resource attributes that become stream labels. Source: Loki's setting
+# otlp_config.resource_attributes.attributes_config with the action index_label.
 INDEX_LABELS = frozenset(
     [
         "service.name",
@@ -38,7 +39,8 @@ INDEX_LABELS = frozenset(
         "k8s.job.name",
     ]
 )
-# Labels that may replace a missing service_name. Source: Loki's setting discover_service_name.
+# If service_name is missing, it gets the value of the first of these labels that exists. Source: Loki's setting
+# discover_service_name.
 SERVICE_LABELS = [
     "service",
     "app",
@@ -85,7 +87,7 @@ type Metadata = tuple[tuple[str, str], ...]
 
 
 def utf8(text: str) -> bytes:
-    """Return the text as the bytes that the client sent, including invalid UTF-8."""
+    """Return the bytes of the text as the client sent them, including invalid UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -104,17 +106,17 @@ class Entry:
 
     @property
     def metadata_bytes(self) -> int:
-        """Return the total size of the metadata's names and values. Labels that Loki adds do not count."""
+        """Return the bytes of the metadata's names and values, without `detected_level`, which Loki adds."""
         return sum(len(utf8(n)) + len(utf8(v)) for n, v in self.metadata if n != "detected_level")
 
     @property
     def size(self) -> int:
-        """Return the size that counts towards the rate limit."""
+        """Return the number of bytes that count towards the rate limit."""
         return len(self.line) + self.metadata_bytes
 
 
 def label_name(name: str) -> str:
-    """Convert an attribute name to a label name: replace each invalid character by `_`, and `1st` by `key_1st`."""
+    """Convert an attribute name to a label name: `_` replaces each invalid character, and `1st` becomes `key_1st`."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return f"key_{name}" if name[:1].isdigit() else name
 
@@ -247,7 +249,7 @@ def _scope_metadata(scope: Scope) -> list[tuple[str, str]]:
 def _record_metadata(record: Record) -> list[tuple[str, str]]:
     metadata = [pair for key, value in record.attributes for pair in flatten(key, value)]
     for name, value in (
-        # If a record has no time, the observed time becomes the entry's time, and is not metadata.
+        # If a record has no time, the observed time becomes the entry's time instead of metadata.
         ("observed_timestamp", record.observed_ns if record.time_ns else 0),
         ("severity_number", record.severity_number),
         ("severity_text", record.severity_text),
@@ -272,7 +274,7 @@ def with_level(labels: dict[str, str], entry: Entry) -> Entry:
 
 
 def streams(resources: list[Resource], now_ns: int) -> list[tuple[dict[str, str], list[Entry]]]:
-    """Return the streams in a push request that have records, each with its entries in the order of the request."""
+    """Return the streams of a push request as (labels, entries), with the entries in the order of the request."""
     found: dict[str, tuple[dict[str, str], list[Entry]]] = {}
     for resource in resources:
         labels, of_resource = _resource_labels(resource)

@@ -53,7 +53,7 @@ class FakeLoki:
         self.faults = Faults()
         self.pushes: list[Push] = []
         self._listen = listen
-        # URL of another OTLP destination: accepted pushes are forwarded there unmodified.
+        # URL of another OTLP destination, to which the fake forwards accepted pushes unmodified.
         self._copy_to = copy_to
         self._server = Server((listen, port), self)
         self.port: int = self._server.server_address[1]
@@ -65,14 +65,14 @@ class FakeLoki:
         self._thread: threading.Thread | None = None
 
     def configure(self, config: str) -> None:
-        """Apply a configuration file, as if the fake were started with it. `GET /config` then returns it.
+        """Apply the text of a configuration file, as if the fake were started with it. `GET /config` then returns it.
 
-        Like Loki, omit booleans that are false from the response.
+        Like Loki, omit `allow_structured_metadata` from the response if it is false.
         """
         allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
         if not allowed:
             config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
-        # Loki returns the effective configuration: it contains this section even if the file does not.
+        # Loki returns the effective configuration, which contains `limits_config` even if the file does not.
         shown = "" if re.search(r"(?m)^limits_config:", config) else "limits_config:\n  retention_period: 0s\n"
         self.config = config + shown
         tenants = bool(re.search(r"(?m)^auth_enabled:\s*true\b", config))
@@ -88,9 +88,9 @@ class FakeLoki:
         return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
 
     def push(self, resources: list[Resource]) -> tuple[int, str]:
-        """Store the records of a push, except those that a fault refuses.
+        """Store the records of a push, except those that a fault or Loki's limits refuse.
 
-        Return (204, ""), or the status and message of an error.
+        Return (204, "") if all records are stored, otherwise the status and message of the error.
         """
         poison = self.faults.poison
         found = streams(resources, self.store.now_ns())
@@ -124,7 +124,7 @@ class FakeLoki:
         return True
 
     def note(self, status: int, message: str, records: int, body: bytes, headers: Message) -> None:
-        """Add a push with its response to `pushes`, which holds at most the last 10,000."""
+        """Add a push and its response to `pushes`, which holds at most the last 10,000 pushes."""
         self.pushes.append(Push(status, message, records, len(body), dict(headers.items())))
         del self.pushes[:-10_000]
 
@@ -137,7 +137,7 @@ class FakeLoki:
         ]
 
     def lines(self, service: str | None = None) -> list[str]:
-        """Return the lines of all accepted records, including lines that queries do not show yet."""
+        """Return the lines of all accepted records, including lines that queries do not find yet."""
         return [line for _, line, _ in self.records(service)]
 
     def start(self) -> Self:
@@ -155,7 +155,7 @@ class FakeLoki:
             self._thread.join()
 
     def restart(self) -> Self:
-        """Start again after stop(), on the same port and with the records from before."""
+        """Start again after stop(), on the same port and with the same records."""
         self._server = Server((self._listen, self.port), self)
         return self.start()
 

@@ -1,7 +1,7 @@
 """Faults that a test enables: failures of Loki, or of a reverse proxy in front of it.
 
-Enable a fault with `loki.faults.set(status=503, count=2)` or with `POST /standin/faults` and the same as JSON;
-clear all with `DELETE /standin/faults`. A fault acts on pushes unless `path` names another path prefix.
+Enable a fault with `loki.faults.set(status=503, count=2)`, or send the same values as JSON to `POST /standin/faults`.
+Clear it with `DELETE /standin/faults`. A fault affects pushes unless `path` names another path prefix.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ class Fault:
     """One fault for `count` requests, or until it is cleared."""
 
     status: int | None = None
-    # Number of requests; None = until cleared.
+    # Number of requests that the fault affects. None: until it is cleared.
     count: int | None = None
-    # Seconds of delay before the response, even if the response is not faulty.
+    # Seconds of delay before the response. The fault can also consist of the delay alone.
     delay_s: float = 0.0
-    # Send no response until faults are cleared, the fake stops, or five minutes pass.
+    # Send no response. Close the connection when the fault is cleared, the fake stops, or five minutes have passed.
     hang: bool = False
-    # Respond with an HTML page, as a reverse proxy does; status 200 by default.
+    # Respond with an HTML page, as a reverse proxy does. The default status is 200.
     html: bool = False
     # Abort the connection with a TCP reset.
     reset: bool = False
-    # Store the push, then fail: the acknowledgement is lost, not the data.
+    # Store the push before the fault acts, so that only the acknowledgement is lost.
     after_storing: bool = False
-    # Respond 200 with an OTLP partial success that rejects N records, as receivers other than Loki can do.
+    # Respond 200 with an OTLP partial success that rejects this number of records. Loki does not do so, but other
+    # receivers can.
     partial_rejected: int = 0
     # Extra headers of the faulty response, such as Retry-After or Location.
     headers: dict[str, str] = field(default_factory=dict)
     # If a record's line matches this pattern, refuse that record with 400 and store the others, as Loki does.
     refuse_lines_matching: str | None = None
-    # Path prefix on which the fault acts.
+    # The fault affects requests whose path begins with this prefix.
     path: str = "/otlp/v1/logs"
 
     @property
     def answers(self) -> bool:
-        """Return whether the fault replaces the response. Other faults only delay it, or refuse single records."""
+        """Return whether the fault replaces the response. Other faults only delay the response or refuse records."""
         return bool(self.status or self.html or self.reset or self.hang or self.partial_rejected)
 
 
@@ -55,7 +56,7 @@ class Faults:
         self.released = threading.Event()
 
     def set(self, **what: Any) -> Fault:
-        """Replace the active fault. Raise ValueError for an unknown name."""
+        """Replace the active fault, and release hanging requests. Raise ValueError for an unknown field name."""
         unknown = set(what) - {f.name for f in fields(Fault)}
         if unknown:
             raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
@@ -74,7 +75,7 @@ class Faults:
             self.released.set()
 
     def take(self, path: str) -> Fault | None:
-        """Return the fault that applies to this request, or None, and decrement its remaining count.
+        """Decrement the count of the fault that applies to this request. Return the fault, or None if none applies.
 
         The pattern `refuse_lines_matching` ignores the count: it applies until the fault is cleared.
         """
@@ -96,6 +97,6 @@ class Faults:
             return self._poison
 
     def state(self) -> dict[str, Any]:
-        """Return the active fault as JSON values; {} if there is none."""
+        """Return the fields of the active fault for a JSON response; {} if no fault is active."""
         with self._lock:
             return asdict(self._fault) if self._fault else {}

@@ -23,14 +23,14 @@ class Limits:
     metadata_entries: int = 128
     rate_bytes_per_s: int = 4 * 1024 * 1024
     burst_bytes: int = 6 * 1024 * 1024
-    # Maximum size of one push and of one result (settings grpc_server_max_recv_msg_size and _send_msg_size).
+    # Maximum size of one push and of one query result (settings grpc_server_max_recv_msg_size and _send_msg_size).
     receive_bytes: int = 4 * 1024 * 1024
     send_bytes: int = 4 * 1024 * 1024
     structured_metadata: bool = True
     auth_enabled: bool = False
     oldest_ns: int = 7 * DAY
     newest_ns: int = 10 * 60 * SECOND
-    # Maximum age of an entry relative to the newest entry of its stream: half of the setting max_chunk_age.
+    # An entry may be this much older than the newest entry of its stream: half of the setting max_chunk_age.
     behind_ns: int = HOUR
     # Queries find lines older than this only after they are flushed to the store (setting query_ingesters_within).
     ingesters_within_ns: int = 3 * HOUR
@@ -39,9 +39,9 @@ class Limits:
     chunk_age_ns: int = 2 * HOUR
     query_entries: int = 5000
     query_ns: int = 30 * DAY + HOUR
-    # A limit of this fake, not of Loki: the fake holds all records in memory.
+    # A limit of this fake, not of Loki, because the fake holds all records in memory.
     memory_bytes: int = 512 * 1024 * 1024
-    # Another limit of the fake: it aborts the connection if a request is longer than this.
+    # Another limit of the fake: it responds 413 to a longer request and closes the connection.
     request_bytes: int = 128 * 1024 * 1024
 
 
@@ -50,7 +50,7 @@ TENANT = "fake"
 
 
 def rfc3339(time_ns: int) -> str:
-    """Format a time limit as Loki prints it, in whole seconds: 2026-11-24T11:43:07Z."""
+    """Format a time as Loki prints it in whole seconds: 2026-11-24T11:43:07Z."""
     return datetime.fromtimestamp(time_ns // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -106,7 +106,9 @@ def metadata_too_many(stream: str, count: int, limit: int) -> str:
 
 
 def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> str:
-    """Return Loki's message for entries that are too far behind their stream. It lists at most the first ten entries.
+    """Return Loki's message for entries that are too far behind the newest entry of their stream.
+
+    The message lists at most ten entries.
 
     `refused` holds (time of the entry, oldest accepted time), both in nanoseconds.
     """
@@ -153,7 +155,10 @@ NO_STREAM = "error at least one valid stream is required for ingestion"
 
 
 def summary(errors: list[str]) -> str:
-    """Return a single error unchanged; group several errors with their counts. Loki orders the groups at random."""
+    """Return Loki's message for these errors: a single error unmodified, several errors grouped with their counts.
+
+    Loki orders the groups at random.
+    """
     counts: dict[str, int] = {}
     for error in errors:
         counts[error] = counts.get(error, 0) + 1

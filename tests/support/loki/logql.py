@@ -1,4 +1,4 @@
-"""Parser for the part of LogQL that this project uses. The error for any other construct names the construct.
+"""Parser for the part of LogQL that this project uses. The error for an unsupported construct names the construct.
 
     {label="v", other=~"re"} |= "text" != "text" |~ "re" !~ "re" | json | name="v" | number >= 200 and other != "x"
     <the above> | line_format "{{.name}} and text"
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from .tokens import TOKEN_NAMES, LogQLError, Token, duration_ns, tokens, unquote
 
 type Labels = dict[str, str]
-# A pipeline stage: it takes labels and line, and returns the new labels, or None if it filters the line out.
+# A pipeline stage. It takes the labels and the line, and returns the new labels, or None if it filters out the line.
 type Stage = Callable[[Labels, str], Labels | None]
 
 _FIELD = re.compile(r"\{\{ *\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
@@ -37,16 +37,16 @@ class LogQuery:
     matchers: list[Callable[[Labels], bool]] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     template: str | None = None
-    """Text of `line_format`."""
+    """Template of `line_format`."""
     unwrap: str | None = None
-    """Label whose value `sum_over_time` adds."""
+    """Label whose values `sum_over_time` adds up."""
 
     def selects(self, labels: Labels) -> bool:
         """Return whether the selector matches a stream with these labels."""
         return all(matcher(labels) for matcher in self.matchers)
 
     def shown(self, labels: Labels, line: str) -> str:
-        """Return the line as `line_format` formats it. An absent label becomes an empty text."""
+        """Return the line as `line_format` formats it. An absent label becomes an empty string."""
         if self.template is None:
             return line
         return _FIELD.sub(lambda found: labels.get(found[1], ""), self.template)
@@ -78,7 +78,7 @@ class MetricQuery:
         return {name: labels[name] for name in self.by if name in labels}
 
     def value(self, labels: Labels) -> float | None:
-        """Return the number that a line adds to its series; None if the line lacks the label of `unwrap`."""
+        """Return the number that a line adds to its series, or None if the line lacks the label that `unwrap` names."""
         if self.log.unwrap is None:
             return 1
         text = labels.get(self.log.unwrap, "")
@@ -105,7 +105,7 @@ def _flatten(prefix: str, value: object, out: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Raw:
-    """A number as written in the query."""
+    """A JSON number as written in the log line."""
 
     text: str
 
@@ -266,7 +266,7 @@ class _Parser:
         return query
 
     def _last_stage(self, query: LogQuery, name: str) -> None:
-        """Read `line_format` or `unwrap`, after which the fake supports no other stage."""
+        """Parse `line_format` or `unwrap`. The fake supports no other stage after them."""
         self._take()
         word = self._take()
         if name == "unwrap":
@@ -348,7 +348,7 @@ def _number_filter(name: str, op: str, number: float) -> Stage:
         try:
             return labels if _compare(op, float(labels[name]), number) else None
         except ValueError:
-            # Like Loki, keep a line whose value is not a number, and mark it with an error.
+            # Like Loki, keep a line whose value is not a number, and add an error label to it.
             return {**labels, "__error__": "LabelFilterErr"}
 
     return keep

@@ -1,7 +1,7 @@
 """Loki's read API: query_range, query, labels, label values, series.
 
-Each function takes the request's parameters and returns the response as JSON values. The formats come from a real
-Loki, in the recorded cases `query`, `labels` and `series`; the rest follows the documentation of Loki's HTTP API.
+Each function takes the parameters of a request and returns the response as JSON values. The formats in the recorded
+cases `query`, `labels` and `series` come from a real Loki. All other formats follow the documentation of its HTTP API.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ type Parameters = Mapping[str, list[str]]
 
 
 class BadQuery(ValueError):
-    """Error that leads to a response with status 400; its text is the response body."""
+    """Error that causes a response with status 400. Its text is the response body."""
 
 
 class TooLarge(Exception):
-    """Error that leads to a response with status 500; its text is the response body."""
+    """Error that causes a response with status 500. Its text is the response body."""
 
 
 def _time(parameters: Parameters, name: str, default: int) -> int:
@@ -111,7 +111,7 @@ def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
 
 def _sums(store: Store, query: MetricQuery, at_ns: int) -> dict[str, tuple[Labels, float]]:
     sums: dict[str, tuple[Labels, float]] = {}
-    # Add 1 to the end: a range includes the evaluation time, but select() excludes its end.
+    # Add 1 ns to both limits: Loki excludes the start of a range and includes its end, and select() does the reverse.
     for _, labels, _line in _lines(store, query.log, at_ns - query.range_ns + 1, at_ns + 1):
         try:
             value = query.value(labels)
@@ -145,7 +145,7 @@ def _matrix(store: Store, query: MetricQuery, parameters: Parameters, start: int
 
 
 def query(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """Return the vector of a metric query at one time."""
+    """Return the vector of a metric query at one point in time."""
     _limit(store, parameters)
     parsed = _parse(parameters)
     at = _time(parameters, "time", store.now_ns())
@@ -175,12 +175,12 @@ def _list(values: set[str]) -> dict[str, Any]:
 
 
 def labels(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """Return the names of the stream labels, without those of structured metadata."""
+    """Return the names of all stream labels. Names of structured metadata are not labels."""
     return _list({name for found in _found(store, parameters, parameters.get("query", [])) for name in found})
 
 
 def label_values(store: Store, parameters: Parameters, name: str) -> dict[str, Any]:
-    """Return the values of one label."""
+    """Return all values of one label."""
     found = _found(store, parameters, parameters.get("query", []))
     return _list({one[name] for one in found if name in one})
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
 NAME = "fake of Loki's HTTP contract; not Loki"
-# The response of GET /loki/api/v1/status/buildinfo, with Loki's keys. The recorded Loki also had an empty version.
+# Response to GET /loki/api/v1/status/buildinfo, with Loki's keys. The version of the recorded Loki is also empty.
 _BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "buildDate": "", "goVersion": ""}
 _HANG_S = 300.0
 
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.loki.faults.released.wait(_HANG_S)
             self.close_connection = True
         elif fault.reset:
-            # Linger for zero seconds: close() sends RST.
+            # Set the linger time to zero, so that close() sends RST.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             self.close_connection = True
@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Server of one fake. It tracks its connections, so that stopping it also closes idle keep-alive connections."""
+    """HTTP server of one Loki fake. It tracks its connections, to close idle keep-alive connections when it stops."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -235,6 +235,6 @@ class Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect and the fake's own resets; print other errors with their traceback."""
+        """Ignore errors of clients that disconnect and of the fake's own resets. Print other errors with traceback."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)

@@ -1,4 +1,4 @@
-"""In-memory storage of pushed records by stream. It accepts records and shows them to queries by Loki's rules.
+"""In-memory storage of pushed records by stream. It follows Loki's rules for accepting and for finding records.
 
 The rules come from the recorded cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate` and
 `body-*`. Not implemented: the limits on labels (15 per stream) and on streams (5,000), and the rate limit of a single
@@ -19,13 +19,13 @@ from . import limits as says
 from .entries import Entry, shown, stream_name, utf8, with_level
 from .limits import Limits
 
-# Approximate number of bytes that Loki adds for each entry.
+# Approximate memory in bytes that the fake needs for each entry besides line and metadata.
 _OVERHEAD = 200
 
 
 @dataclass
 class Stored:
-    """An accepted entry. `flushed` is True if it is in Loki's store and no longer only in the ingester."""
+    """An accepted entry. `flushed` is True if the entry has moved from Loki's ingester to its store."""
 
     entry: Entry
     arrived_ns: int
@@ -34,7 +34,7 @@ class Stored:
 
 @dataclass
 class Stream:
-    """One set of labels and the entries pushed under it."""
+    """One set of labels and its entries. `newest_ns` is the time of the newest entry, `pushed_ns` the last arrival."""
 
     labels: dict[str, str]
     newest_ns: int = 0
@@ -51,7 +51,7 @@ class TokenBucket:
         self._tokens, self._at = burst, clock()
 
     def take(self, size: int) -> bool:
-        """Take `size` bytes if the bucket has them all, otherwise none. Return whether they were taken."""
+        """Take `size` bytes if the bucket holds that many, otherwise none. Return whether the bytes were taken."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -62,7 +62,7 @@ class TokenBucket:
 
 
 class Store:
-    """Thread-safe storage. `now_ns` returns Unix time, `clock` seconds for the rate limit. Tests may replace both."""
+    """Thread-safe storage. `now_ns` returns Unix time in nanoseconds; `clock` returns seconds for the rate limit."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Store:
                 return 429, says.rate_limited(self.limits.rate_bytes_per_s, lines, size)
             if self._bytes + size + lines * _OVERHEAD > self.limits.memory_bytes:
                 return 500, f"Loki fake: its {self.limits.memory_bytes} bytes of memory are full; restart it"
-            # Resource attributes that are not labels become metadata of each entry, so count their size once per entry.
+            # Resource attributes that are not labels become metadata of each entry. Their size counts once per entry.
             message = sum(len(stream_name(labels)) + sum(e.size + 16 for e in entries) for labels, entries in good)
             if message > self.limits.receive_bytes:
                 return 503, says.message_too_large(message, self.limits.receive_bytes)
@@ -152,7 +152,7 @@ class Store:
         return says.too_far_behind(name, refused, len(entries)) if refused else ""
 
     def _remember(self, stream: Stream, entry: Entry) -> bool:
-        """Add an entry to the stream. Return False if the stream already has the same time, line and metadata."""
+        """Add an entry to the stream. Return False if the stream has an entry of equal time, line and metadata."""
         stream.pushed_ns = self.now_ns()
         mark = blake2b(
             repr((entry.time_ns, entry.line, sorted(entry.metadata))).encode("utf-8", "surrogateescape"),
@@ -166,7 +166,7 @@ class Store:
         return True
 
     def flush(self) -> None:
-        """Flush all chunks to the store as `POST /flush` does, so that old records become visible."""
+        """Flush all chunks to the store, as Loki does on `POST /flush`. Queries then also find old records."""
         with self._lock:
             for stream in self._streams.values():
                 for stored in stream.entries:
@@ -175,7 +175,7 @@ class Store:
     def select(
         self, wanted: Callable[[dict[str, str]], bool], start_ns: int, end_ns: int
     ) -> Iterator[tuple[dict[str, str], list[Entry]]]:
-        """Return matching streams with their entries in [start, end) that a query can find, oldest first."""
+        """Yield each matching stream's labels and the entries in [start, end) that a query can find, oldest first."""
         with self._lock:
             for _, stream in sorted(self._streams.items()):
                 if not wanted(stream.labels):
@@ -219,7 +219,7 @@ def _dump(labels: dict[str, str], entry: Entry) -> str:
 def as_labels(labels: dict[str, str], entry: Entry) -> dict[str, str]:
     """Return labels and metadata as query results show them, without empty values.
 
-    If metadata has the name of a label, append `_extracted` to its name.
+    If a metadata name is also the name of a label, append `_extracted` to it.
     """
     merged = dict(labels)
     for name, value in entry.metadata:

@@ -1,4 +1,4 @@
-"""Tokenizer for LogQL. Each token has its column, which error messages contain."""
+"""Tokenizer for LogQL. Each token has its column, which error messages name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def duration_ns(text: str) -> int:
 
 
 def tokens(text: str) -> list[Token]:
-    """Return all tokens and an end token. Raise LogQLError at a character that cannot start a token."""
+    """Return all tokens and an end token. Raise LogQLError if a character cannot start a token."""
     found, at = [], 0
     while at < len(text):
         match = _TOKEN.match(text, at)
@@ -52,7 +52,7 @@ def tokens(text: str) -> list[Token]:
 
 
 def unquote(text: str) -> str:
-    """Return the content of a quoted string."""
+    """Return the content of a quoted string, with escape sequences resolved."""
     if text[0] == "`":
         return text[1:-1]
     try:

@@ -31,7 +31,7 @@ class RequestError(ValueError):
 class Record:
     """One log record. Times are in nanoseconds; 0 means that the time is absent."""
 
-    # Use a signed number, as Loki does: a time after the year 2262 becomes a time in the past.
+    # Like Loki, interpret the time as a signed number: a time after the year 2262 becomes negative (before 1970).
     time_ns: int = 0
     observed_ns: int = 0
     severity_number: int = 0
@@ -80,7 +80,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Yield (number, wire type, value) of each field; the value is an int, or bytes for the wire types 1, 2 and 5."""
+    """Yield (number, wire type, value) of each field. The value is an int for wire type 0, otherwise bytes."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -114,7 +114,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-# Fields of AnyValue: field number -> wire type.
+# Wire type of each field number of AnyValue.
 _ANY_KINDS = {1: 2, 2: 0, 3: 0, 4: 1, 5: 2, 6: 2, 7: 2}
 
 
@@ -296,6 +296,6 @@ def read_json(data: bytes) -> list[Resource]:
                 )
             resources.append(resource)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
-        # Loki's message for invalid JSON was not recorded, so the fake has its own.
+        # The recording has no message of Loki for invalid JSON, so the fake uses its own message.
         raise RequestError(f"Loki fake: cannot parse the JSON: {error}") from error
     return resources
