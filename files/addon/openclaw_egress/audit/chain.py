@@ -1,9 +1,9 @@
 """Checks of the hash chain. Pure: the input is the text of lines, the output is findings.
 
-Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line: it
-finds every edit, gap and forgery. `by_itself` needs only the lines, such as an exported file on another machine: it
-finds every edit and gap between the first and the last line. To find removed lines at the end, it needs a hash from
-elsewhere, such as a checkpoint in the container's log.
+Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line. It
+finds every edit, gap and forgery. `by_itself` needs only the lines, for example of an exported file on another machine.
+It finds every edit and gap between the first and the last line. To find removed lines at the end, it needs the hash of
+the newest line from another source, such as a checkpoint in the container's log.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from openclaw_egress.signatures import checkpoint_text, deletion_text
 from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, LOCAL, PENDING, STATES, ranges
 
 GONE = len(STATES)
-"""State of a line that the spool deleted; the other states are indexes of `rows.STATES`."""
+"""State of a line that is no longer in the spool; the other states are indexes of `rows.STATES`."""
 _EXPLAINED = {state: STATES[state] for state in (PENDING, DEAD, LOCAL)}
 _MAX_FOREIGN = 1000
 """Maximum number of suspicious lines to list: a flood of forged lines must not fill the memory."""
 _MAX_PARTS = 100_000
 _MAX_HELD = 4
-"""Maximum number of split records whose parts are kept at a time."""
+"""Maximum number of split records whose parts are in memory at the same time."""
 
 
 class ChainLine(NamedTuple):
@@ -42,7 +42,7 @@ class ChainLine(NamedTuple):
     time_ns: int
     text: str
     row: int = 0
-    """Number under which the spool stores the line; 0 for a line from elsewhere."""
+    """Number under which the spool stores the line; 0 for a line from another source."""
 
 
 class LedgerRow(NamedTuple):
@@ -56,7 +56,7 @@ class LedgerRow(NamedTuple):
 
 @dataclass(slots=True)
 class Ledger:
-    """The part of a ledger that an audit covers, in 34 bytes per line."""
+    """The part of a ledger that an audit covers, in 33 bytes of memory per line."""
 
     first: int = 0
     digests: bytearray = field(default_factory=bytearray)
@@ -66,17 +66,17 @@ class Ledger:
     before: bytes = bytes.fromhex(GENESIS)
     """SHA-256 of the line before the first covered line."""
     problems: list[str] = field(default_factory=list)
-    """Damage of the ledger itself."""
+    """Descriptions of damage to the ledger itself."""
     pruned: int = 0
-    """Number of the newest line that the spool pruned."""
+    """Number of the newest line that the spool pruned; 0 if it is unknown."""
 
     @classmethod
     def of(cls, rows: Iterable[LedgerRow], *, start: int = 0, set_back: Container[int] = (), pruned: int = 0) -> Ledger:
-        """Return the ledger of these rows, whose numbers increase. Fill gaps with a hash that no line can have.
+        """Return the ledger of these rows, whose numbers must increase. Fill gaps with zeros, which no line can match.
 
         Args:
             rows: the rows of the covered part.
-            start: number of the first row that the file must have; 0 if any may be the first.
+            start: the number that the first row must have; 0 if any number is valid.
             set_back: numbers of the lines before which the clock was set back.
             pruned: number of the newest line that the spool pruned; 0 if it is unknown.
         """
@@ -115,7 +115,7 @@ class Ledger:
 
 
 def head_of(text: str) -> dict[str, Any] | None:
-    """Return a line's JSON object; None if it is not a line of a chain."""
+    """Return a line's JSON object; None if the text is not a line of a chain."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -127,27 +127,27 @@ def head_of(text: str) -> dict[str, Any] | None:
 
 
 SignatureCheck = Callable[[str, bytes, int], bool]
-"""A function that returns whether a signature of a text is valid in the line with a number.
+"""A function ``(signature, text, seq)`` that returns whether the signature is valid for the text in line ``seq``.
 
-The text is that of `signatures.checkpoint_text` or `signatures.deletion_text`. A restored spool has several keys, each
-of which signs a part of the chain.
+The text comes from `signatures.checkpoint_text` or `signatures.deletion_text`. The key depends on ``seq``, because the
+lines of a restored spool were signed with several keys.
 """
 
 
 class Deletions:
-    """The lines that operators deleted, as tombstones name them. With a check of signatures, each must be signed."""
+    """The lines that operators deleted, according to tombstones. With a signature check, tombstones must be signed."""
 
     def __init__(
         self, is_signed: SignatureCheck | None, digest_of: Callable[[int], bytes | None] | None = None
     ) -> None:
-        """Create it empty. ``digest_of`` returns the hash of a line from the ledger, if there is a ledger."""
+        """Start without deletions. ``digest_of`` returns a line's hash from the ledger; pass None without a ledger."""
         self._is_signed = is_signed
         self._digest_of = digest_of
         self._runs: set[tuple[int, int]] = set()
         self._ordered: list[tuple[int, int]] = []
 
     def add(self, seq: int, lines: object, digest: object, signature: object) -> bool:
-        """Add the lines of the tombstone in line ``seq`` (``12-40,50``). Return whether it is valid."""
+        """Add the lines (such as ``12-40,50``) that the tombstone in line ``seq`` names. Return whether it is valid."""
         if not isinstance(lines, str) or not isinstance(digest, str):
             return False
         if self._is_signed is not None and not (
@@ -158,20 +158,23 @@ class Deletions:
         if len(runs) != lines.count(",") + 1 or not self._is_of_chain(runs[-1][1], digest):
             return False
         if any(last >= seq for _, last in runs):
-            return False  # A deletion is recorded after the lines that it names.
+            return False  # A tombstone can only name lines before its own.
         self._runs.update(runs)
         self._ordered = []
         return True
 
     def _is_of_chain(self, seq: int, digest: str) -> bool:
-        """Return whether the ledger has this hash. One key can sign for several chains, such as restored ones."""
+        """Return whether the ledger has this hash for line ``seq``, or there is no ledger.
+
+        The signature alone does not prove this, because one key can sign several chains, such as restored ones.
+        """
         if self._digest_of is None:
             return True
         known = self._digest_of(seq) if seq < _HIGHEST else None
         return known is not None and known.hex() == digest
 
     def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """Take a line of the chain, and yield a finding for an invalid tombstone."""
+        """If a line of the chain is a tombstone, add its deletions, or yield a finding if the tombstone is invalid."""
         if sealed.get(semconv.OUTCOME) != "deleted" or semconv.SPOOL_DELETED not in sealed:
             return
         names = (semconv.SPOOL_DELETED, semconv.SPOOL_LAST_HASH, semconv.SPOOL_SIGNATURE)
@@ -192,7 +195,7 @@ _HIGHEST = 2**63
 
 
 class _Signatures:
-    """Check of the signatures of checkpoints. Without a key it finds nothing."""
+    """Check of the signatures of checkpoints. Without a key it yields no findings."""
 
     def __init__(self, is_signed: SignatureCheck | None) -> None:
         self._is_signed = is_signed
@@ -202,7 +205,7 @@ class _Signatures:
         self._unsigned: list[int] = []
 
     def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """Take a line of the chain, and yield a finding for an invalid signature."""
+        """If a line of the chain is a checkpoint, check its signature. Yield a finding if the signature is invalid."""
         seq, digest = sealed.get(semconv.CHECKPOINT_SEQ), sealed.get(semconv.CHECKPOINT_HASH)
         if self._is_signed is None or not isinstance(seq, int) or not isinstance(digest, str):
             return
@@ -217,7 +220,11 @@ class _Signatures:
             yield Finding(FindingCode.SIGNATURE, own, own, "the signature of this checkpoint is not valid for the key")
 
     def rest(self, *, required: bool) -> Iterator[Finding]:
-        """Yield the findings that only the whole chain shows: checkpoints without a signature after a signed one."""
+        """Yield the findings for which all lines must be known.
+
+        These are checkpoints without a signature after a signed one and, if ``required``, a chain without any signed
+        checkpoint.
+        """
         for own in self._unsigned:
             if self._oldest_valid and own > self._oldest_valid:
                 yield Finding(FindingCode.SIGNATURE, own, own, "this checkpoint has no signature")
@@ -246,10 +253,10 @@ def against_ledger(
         source: name of the spool or the destination, for messages.
         ledger: the covered part of the chain.
         lines: all lines that claim to be of this instance, in any order.
-        later: a function that returns the hash of a line committed after the audit began; None if there is none.
-        every_line: whether the lines come from the spool, which must have every line that it did not prune or drop.
-        is_signed: the check of signatures; without it they are ignored.
-        deletions: the deletions that the spool knows; those that the lines name are added.
+        later: a function that returns the hash of a line committed after the audit began; None for an unknown line.
+        every_line: whether the lines come from the spool, which must have every line that it did not delete itself.
+        is_signed: the signature check; without it, signatures are ignored.
+        deletions: the deletions that the spool knows; tombstones among the lines are added to them.
     """
     deletions = Deletions(is_signed) if deletions is None else deletions
     seen = bytearray(len(ledger))
@@ -339,7 +346,8 @@ def _absent(
     room = list(dropped)
     explained: dict[str, int] = defaultdict(int)
     absent: list[int] = []
-    # Spools of older versions do not know what they pruned. They prune the oldest acknowledged lines first.
+    # Older versions did not store which lines they pruned. They pruned the oldest acknowledged lines first, so absent
+    # lines before the oldest stored one count as pruned.
     kept = [at for state in (ACKNOWLEDGED, LOCAL) if (at := ledger.states.find(state)) >= 0]
     oldest_kept = ledger.first + min(kept, default=len(seen))
     for at in range(len(seen)):
@@ -369,7 +377,7 @@ def _take_room(room: list[tuple[int, int, int]], seq: int) -> bool:
 
 
 def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Finding]:
-    """Yield a finding for each run of absent lines, and for each absent part of a record with a present first line."""
+    """Yield a finding for each run of absent lines and each absent part of a record whose first line is present."""
     whole = [seq for seq in absent if seq not in parts]
     for seq in absent:
         if seq in parts:
@@ -382,7 +390,7 @@ def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Findi
 
 
 def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
-    """Return a finding about lines that a destination lacks, with the numbers of the lines that can be sent again."""
+    """Return a finding about lines absent at a destination, with the numbers of those that can be sent again."""
     seqs = [seq for seq in range(gap.first, gap.last + 1) if ledger.states[seq - ledger.first] == ACKNOWLEDGED]
     gone = gap.last - gap.first + 1 - len(seqs)
     note = f"; the spool no longer has {gone} of them" if gone else ""
@@ -390,7 +398,7 @@ def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
 
 
 def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Return first number, last number and count of the lines whose loss this line records."""
+    """Return first number, last number and count of the lines whose loss this line records; None for other lines."""
     if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
         return None
     first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
@@ -406,17 +414,17 @@ def _checkpoint_findings(sealed: dict[str, Any], ledger: Ledger) -> Iterator[Fin
 
 
 class _Bodies:
-    """Check of body hashes and parts. The parts of a record have the numbers after that of its first line."""
+    """Check of body hashes and of split records. The parts of a record directly follow its first line in the chain."""
 
     def __init__(self) -> None:
         self.parts: dict[int, int] = {}
-        """Numbers of the parts that are still missing, each with the number of the record's first line."""
+        """Parts that are still missing: number of the part to number of the record's first line."""
         self._held: dict[int, tuple[int, list[str]]] = {}
         self.masked = 0
         """Number of bodies whose hash cannot be compared, because secrets in them are masked."""
 
     def take(self, sealed: dict[str, Any], text: str) -> Iterator[Finding]:
-        """Take the next line, parsed and as text, and yield the findings of a record that it completes."""
+        """Process the next line, given parsed and as text. If it completes a record, yield the record's findings."""
         seq = sealed["seq"]
         if "part" in sealed:
             first = self.parts.pop(seq, 0)
@@ -446,7 +454,8 @@ class _Bodies:
             if not isinstance(message, dict) or message.get("body_truncated") or not message.get("body_sha256"):
                 continue
             if message.get("body_masked"):
-                # The hash is that of the body before masking. The chain still proves that the line is unmodified.
+                # The hash is that of the body before masking, so it cannot be compared. The hash chain still proves
+                # that the line is unmodified.
                 self.masked += 1
                 continue
             body = message.get("body")
@@ -479,8 +488,8 @@ def by_itself(
     Args:
         source: name of the file, for messages.
         lines: all lines of one instance, in any order.
-        head: number and hash of a line that must be present, from a checkpoint in the log or in ``/metrics``.
-        is_signed: the check of signatures.
+        head: number and hash of a line that must be present, for example from a checkpoint in the proxy's log.
+        is_signed: the signature check; without it, signatures are ignored.
         needs_signature: whether at least one checkpoint must be signed, if ``is_signed`` is given.
     """
     links = _Links()
@@ -553,13 +562,13 @@ def by_itself(
 
 
 _MAX_GAP = 1_000_000
-"""Longest gap that is examined line by line."""
+"""Longest gap between two lines, in lines, that is examined line by line."""
 
 
 def _chosen(links: _Links) -> tuple[dict[int, bytes], int, list[Finding]]:
-    """Return the hash of each number's line in the chain, the number of duplicates, and findings.
+    """Return the hash of the chain's line for each number, the number of duplicates, and findings.
 
-    If several lines have one number, the chain contains the line whose hash is ``prev`` of the next line.
+    If several lines have the same number, the chain's line is the one whose hash is ``prev`` of the next line.
     """
     order = sorted(range(len(links.seqs)), key=links.seqs.__getitem__)
     chosen: dict[int, bytes] = {}

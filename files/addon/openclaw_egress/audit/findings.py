@@ -1,4 +1,4 @@
-"""Findings of an audit, each with a code, the lines it is about, and a remedy. Pure functions."""
+"""Findings of an audit, each with a code, the affected lines, and a remedy. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from openclaw_egress.spool.rows import compact
 
 
 class FindingCode(StrEnum):
-    """The kind of a finding. Codes are an interface: scripts compare them. Do not rename one."""
+    """The kind of a finding. Do not rename a code, because operators' scripts compare codes."""
 
     CHANGED = "changed"
-    """The text of a line is not the recorded one."""
+    """The text of a line differs from the recorded text."""
     MISSING = "missing"
     """Lines are absent, and no record explains their absence."""
     MISSING_PART = "missing_part"
@@ -22,25 +22,25 @@ class FindingCode(StrEnum):
     BODY = "body"
     """A body's text does not match its SHA-256."""
     CHECKPOINT = "checkpoint"
-    """A checkpoint names another hash than the line has."""
+    """A checkpoint names a line with a hash that differs from the line's hash."""
     CUT_TAIL = "cut_tail"
     """The newest lines are absent."""
     SIGNATURE = "signature"
-    """A checkpoint is not signed with the instance's key."""
+    """A checkpoint or a tombstone has no valid signature."""
     SPOOL = "spool"
     """The ledger or a stored line of the spool is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One deviation. ``first`` and ``last`` are the numbers of its lines; 0 if a line has no valid number."""
+    """One problem. ``first`` and ``last`` are the numbers of the affected lines; 0 if no valid number is known."""
 
     code: FindingCode
     first: int
     last: int
     detail: str
     resend: tuple[tuple[int, int], ...] = ()
-    """Runs of missing lines that the spool still has, so that `egress resend` can send them again."""
+    """Ranges of missing lines that are still in the spool, so that `egress resend` can send them again."""
 
     @property
     def lines(self) -> str:
@@ -61,7 +61,7 @@ class RestoreNote:
     instance: str
     """ID of the instance that wrote the lines up to ``seq``."""
     lost_lines: int | None
-    """Number of lines of the replaced spool that the backup does not have; None if that spool could not be read."""
+    """Number of lines of the replaced spool that are not in the backup; None if that spool could not be read."""
     replaced_seq: int
     """Number of the newest line of the replaced spool; 0 without one."""
     replaced_instance: str

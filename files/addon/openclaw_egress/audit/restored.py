@@ -1,10 +1,12 @@
-"""The lines of a restored spool at a destination.
+"""Check of the lines at a destination that belong to a restored spool.
 
-Until its restoration another instance wrote the spool's lines. That instance may have written further lines after the
-backup: the destination has them, the restored spool does not. They are a second branch of the chain, which is checked
-by itself: each of its lines must follow from the newest line of the backup. If the restoration names the newest line of
-the replaced spool, lines after the last one at the destination are counted as lost by the restoration. Nobody can prove
-whether such a line was never sent, or was deleted at the destination.
+Before the restoration, another instance wrote the spool's lines. That instance may have written more lines after the
+backup, which the destination has and the restored spool does not. These lines are a second branch of the chain. The
+branch is checked separately: it must continue the chain from the newest line of the backup.
+
+If the restoration names the newest line of the replaced spool, the audit also knows how many lines the destination
+lacks at the end of the branch. It counts these lines as lost by the restoration, because nobody can prove whether such
+a line was never sent or was deleted at the destination.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from openclaw_egress.spool.restorations import Restore
 
 
 def lines_of_spool(store: Store, reader: SpoolReader, ledger: Ledger, end_ns: int) -> Iterator[ChainLine]:
-    """Yield the lines of the spool's instances, without those that a previous instance wrote after a backup."""
+    """Yield the lines of the spool's current and previous instances, without lines that only a replaced spool had."""
     for restore in reader.restores():
         if restore.seq >= ledger.first:
             for line in store.lines(restore.instance_id, ledger.earliest_ns, end_ns):
@@ -36,7 +38,7 @@ def branches(
 ) -> Iterator[Report]:
     """Yield a report for each restoration in the audited range, if the previous instance wrote lines after the backup.
 
-    Lines after the newest signed checkpoint of a branch can be forged, as in an exported file.
+    As in an exported file, lines after the newest signed checkpoint of a branch can be forged.
     """
     for restore in reader.restores():
         if not ledger.first <= restore.seq + 1 <= ledger.last:
@@ -61,19 +63,19 @@ def branches(
 
 
 def _head_of(restore: Restore) -> tuple[int, str] | None:
-    """Return number and hash of the branch's newest line, if the restoration replaced the spool that wrote it."""
+    """Return number and hash of the branch's newest line; None if another spool than the branch's was replaced."""
     follows = restore.lost_lines and restore.replaced_seq - restore.lost_lines == restore.seq
     is_own = follows and restore.replaced_instance == restore.instance_id
     return (restore.replaced_seq, restore.replaced_hash) if is_own else None
 
 
 def _check_in_branch(is_signed: SignatureCheck | None, seq: int) -> SignatureCheck | None:
-    """Return a check with the key of the previous instance, which is the one for the newest line of the backup."""
+    """Return a signature check with the previous instance's key: the key that is valid for the backup's newest line."""
     return None if is_signed is None else lambda signature, text, _: is_signed(signature, text, seq)
 
 
 def _with_lost_lines(report: Report, restore: Restore) -> Report:
-    """Count the newest lines of the replaced spool as lost, instead of a finding that would never end."""
+    """Count absent newest lines of the replaced spool as lost. A finding would appear in each audit, without remedy."""
     lost = restore.replaced_seq - max(report.last_seq, restore.seq)
     if _head_of(restore) is None or lost <= 0:
         return report
@@ -86,12 +88,15 @@ def _with_lost_lines(report: Report, restore: Restore) -> Report:
 
 
 def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, strays: list[int]) -> Iterator[ChainLine]:
-    """Yield the lines from the backup's newest line on. Add a next line that does not follow from it to ``strays``."""
+    """Yield the previous instance's lines from the backup's newest line on.
+
+    If the line after the backup's newest line does not contain its hash, add the number to ``strays``.
+    """
     newest = reader.digest(restore.seq) if restore.seq else bytes.fromhex(GENESIS)
     for line in store.lines(restore.instance_id, restore.begin_ns, end_ns):
         sealed = head_of(line.text)
         if sealed is None or sealed["seq"] < restore.seq:
-            continue  # The check against the ledger reads this line.
+            continue  # `lines_of_spool` yields this line for the check against the ledger.
         if sealed["seq"] == restore.seq + 1 and newest is not None and sealed["prev"] != newest.hex():
             strays.append(restore.seq + 1)
         yield line

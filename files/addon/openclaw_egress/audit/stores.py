@@ -1,6 +1,6 @@
-"""Readers of the lines that a destination of records holds: Loki and VictoriaLogs.
+"""Clients that read log lines back from a destination of records: Loki or VictoriaLogs.
 
-Both are read in pages that a default configuration permits. Loki refuses a result of more than 4 MiB
+Each request stays within the limits of a default configuration. Loki refuses a result of more than 4 MiB
 (``grpc_server_max_send_msg_size``) with status 500. It refuses a range of more than 30 days, or more than 5,000 lines,
 with status 400. Loki's queries return lines older than three hours only after Loki has flushed their chunk.
 """
@@ -44,7 +44,7 @@ class Store(Protocol):
 
 
 def store_at(url: str, environ: Mapping[str, str]) -> Store:
-    """Return the destination behind an OTLP endpoint, or behind a base URL of Loki.
+    """Return the destination at an OTLP endpoint, or at the base URL of a Loki server.
 
     Args:
         url: the value of ``OTEL_EXPORTER_OTLP_LOGS_ENDPOINT``, or ``http://10.0.0.2:3100``.
@@ -92,7 +92,7 @@ class _Reader:
 
 
 class Loki(_Reader):
-    """A Loki, read by ``query_range`` in pages that grow and shrink with the size of the lines."""
+    """A Loki server, read through ``query_range``. The number of lines per page adapts to their size."""
 
     def __init__(self, base: str, settings: HttpSettings) -> None:
         super().__init__(base, settings)
@@ -141,7 +141,7 @@ class Loki(_Reader):
 
 
 class VictoriaLogs(_Reader):
-    """A VictoriaLogs, read by one streamed LogsQL query a day."""
+    """A VictoriaLogs server, read with one streamed LogsQL query for each day."""
 
     def __init__(self, base: str, settings: HttpSettings) -> None:
         super().__init__(base, settings)

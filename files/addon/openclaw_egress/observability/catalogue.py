@@ -1,4 +1,4 @@
-"""Every metric of ``/metrics``: name, type, labels, unit and meaning. `make docs` writes docs/metrics.md from it.
+"""Every metric of ``/metrics``: name, type, labels, unit and meaning. `make docs` generates docs/metrics.md from them.
 
 Naming: https://prometheus.io/docs/practices/naming/. OpenTelemetry's conventions for generative AI
 (https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md) define the names,
@@ -19,16 +19,16 @@ from prometheus_client.core import GaugeMetricFamily
 PREFIX = "openclaw_egress"
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""The bucket boundaries that the conventions define for durations."""
+"""Bucket boundaries for the duration of model calls, as OpenTelemetry's conventions define them."""
 TOKENS = tuple(4**power for power in range(14))
-"""The bucket boundaries that the conventions define for tokens: 1 to 67,108,864."""
+"""Bucket boundaries for token counts (1 to 67,108,864), as OpenTelemetry's conventions define them."""
 LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
-"""The bucket boundaries for the duration of exchanges, which include long downloads and WebSocket sessions."""
+"""Bucket boundaries for the duration of exchanges, which include long downloads and WebSocket sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. The name of a counter is the one that Prometheus stores, with ``_total``."""
+    """One metric. The name of a counter includes the suffix ``_total``, as in Prometheus."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -36,7 +36,7 @@ class Metric:
     """The help text: one line that ends with a full stop."""
     labels: tuple[str, ...] = ()
     unit: str = ""
-    """Unit of the values; empty if the metric counts things, which ``text`` names."""
+    """Unit of the values; empty if the metric is a count, because ``text`` says what is counted."""
     buckets: Sequence[float] = ()
 
     def counter(self, registry: CollectorRegistry) -> Counter:
@@ -48,7 +48,7 @@ class Metric:
         return Histogram(self.name, self.text, self.labels, registry=registry, buckets=self.buckets)
 
     def gauge(self, values: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:
-        """Return the gauge with these samples, each with its label values and its value."""
+        """Return the gauge with the given samples, which are pairs of label values and value."""
         family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
         for labels, value in values:
             family.add_metric(labels, value)

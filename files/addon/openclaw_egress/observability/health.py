@@ -1,4 +1,4 @@
-"""The health server, on loopback of the proxy's own container only, and the metrics server for Prometheus."""
+"""The health server, which listens only on loopback, and the metrics server for Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class HealthError(EgressError):
-    """The health listener cannot start. The message names the cause and the remedy."""
+    """A health or metrics server cannot start. The message names the cause and the remedy."""
 
 
 class _Server:
@@ -57,7 +57,7 @@ class _Server:
 class MetricsServer(_Server):
     """The server of ``/metrics`` on an address that the operator configures, for a Prometheus outside of the container.
 
-    It serves nothing else. A client that blocks it does not block the health server.
+    It serves only ``/metrics``. It is a separate server, so that a client that blocks it cannot block health checks.
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
@@ -75,10 +75,10 @@ class MetricsServer(_Server):
 
 
 class HealthServer(_Server):
-    """The server of health and metrics on loopback.
+    """The server of ``/healthz``, ``/readyz`` and ``/metrics`` on loopback.
 
     ``alive`` reports whether the proxy can serve clients, ``ready`` whether all its functions work. Both return
-    ``(good, details)``. The response contains the details as JSON, with status 200 if good and 503 otherwise.
+    ``(good, details)``. The response contains the details as JSON. Its status is 200 if ``good`` is true, else 503.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Result of the last `egress audit`, stored in a file beside the spool for `/metrics` and `egress ui`."""
+"""Result of the last `egress audit`, stored in a file next to the spool for `/metrics` and `egress ui`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openclaw_egress.errors import EgressError
 
 FILE = "last-audit.json"
 MAX_FAILURE = 1000
-"""Maximum number of characters of the reason for a failure. A longer one is truncated and ends with an ellipsis."""
+"""Maximum length of a failure's reason, in characters. Longer reasons are truncated and get an ellipsis."""
 
 
 class LastAuditError(EgressError):
@@ -24,10 +24,10 @@ class LastAuditError(EgressError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastAudit:
-    """The last audit that ended, and the failure after it, if any. Times are Unix seconds."""
+    """The last completed audit and, if a later audit failed, that failure. Times are Unix seconds."""
 
     findings: int | None = None
-    """Number of findings; None if no audit has ended."""
+    """Number of findings; None if no audit has been completed."""
     time: float | None = None
     first: int = 0
     """First line of the audited range; 0 if it is unknown or the range was empty. ``last`` is the last line."""
@@ -42,7 +42,7 @@ class LastAudit:
 
 
 def read(directory: Path) -> LastAudit | None:
-    """Return the result of the last audit; None without one.
+    """Return the result of the last audit; None if none is stored.
 
     Raises:
         LastAuditError: the file cannot be read, or was not written by `egress audit`.
@@ -72,7 +72,7 @@ def _of(found: Any) -> LastAudit:
 
 
 def _count(value: Any) -> int:
-    # Refuse larger numbers: the web page uses this one in a query, and SQLite's integers have 64 bits.
+    # Refuse numbers that do not fit into SQLite's 64-bit integers, because the web page uses them in queries.
     if not 0 <= (count := int(value)) < 2**63:
         raise ValueError
     return count
@@ -114,7 +114,8 @@ def write(directory: Path, result: LastAudit) -> None:
         with os.fdopen(handle, "w") as target:
             values = {one.name: getattr(result, one.name) for one in fields(result)}
             json.dump({name: value for name, value in values.items() if value is not None}, target)
-        # Make the file readable: root may run the audit, but the proxy's user reads the result. It contains no record.
+        # Let every user read the file, because root may run the audit, and the proxy's user reads the result. The file
+        # contains no records.
         Path(name).chmod(0o644)
         Path(name).replace(directory / FILE)
     except BaseException:

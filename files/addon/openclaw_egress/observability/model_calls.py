@@ -1,7 +1,7 @@
-"""The metrics of calls to models: those of OpenTelemetry's semantic conventions, and counters of tokens and cost.
+"""The metrics of model calls: those of OpenTelemetry's semantic conventions, and counters of tokens and cost.
 
 Agents choose the names of models, so `Places` limits the number of time series of each class. Providers, operations
-and error types are closed sets of this package.
+and error types need no such limit, because this package defines their values.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from prometheus_client import CollectorRegistry
 from openclaw_egress.observability import catalogue
 
 MAX_MODELS = 64
-"""For each class, the maximum number of combinations of provider, operation and models that get their own labels."""
+"""Maximum number of combinations of provider, operation and models that get their own labels, for each class."""
 MAX_ERRORS = 64
-"""For each class, the maximum number of combinations of these labels with an error type that get their own labels."""
+"""Maximum number of combinations of call labels and error type that get their own labels, for each class."""
 OTHER = "other"
-"""The label for all models above the limit."""
+"""Label value for the models beyond `MAX_MODELS`."""
 OTHER_ERROR = "_OTHER"
-"""The label for all errors above the limit, as the conventions define it."""
+"""Label value for the errors beyond `MAX_ERRORS`, as OpenTelemetry's conventions define it."""
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The values of one exchange from which the metrics are updated."""
+    """The values of one exchange that the metrics need."""
 
     class_name: str
     operation: str | None
     """None if the exchange is not a call to a model."""
     provider: str | None
-    """None if the host belongs to no known provider, as for the operator's own server."""
+    """None if the host belongs to no known provider, such as the operator's own server."""
     requested_model: str | None
     response_model: str | None
     status: int | None
     error_type: str | None
-    """One of `records.ERROR_TYPES`, or an HTTP status."""
+    """One of `records.ERROR_TYPES`, or an HTTP status; None without an error."""
     tokens: Mapping[str, int | None]
-    """Counts by ``type``: input, output, cache_read, cache_write, reasoning. None if the provider reported none."""
+    """Token counts by type: input, output, cache_read, cache_write, reasoning. None for an unreported count."""
     cost_usd: float | None
     duration: float
-    """Seconds."""
+    """Duration of the exchange in seconds."""
     first_chunk: float | None
-    """Seconds; None for a response that was not streamed."""
+    """Seconds until the first chunk of the response; None for a response that was not streamed."""
 
     @property
     def reports_usage(self) -> bool:
@@ -55,7 +55,7 @@ class Call:
 
 
 class Places[Value: Hashable]:
-    """The values that get their own labels: at most ``most`` per class, so that no class can use up another's limit."""
+    """The values that get their own labels, at most ``most`` per class, so that no class can use up another's limit."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -74,7 +74,7 @@ class Places[Value: Hashable]:
 
 
 class _Labels(NamedTuple):
-    """The labels that all metrics of the conventions share: `catalogue.CALL_LABELS`. An absent attribute is empty."""
+    """The labels that all metrics of OpenTelemetry's conventions share (`catalogue.CALL_LABELS`). Empty if unknown."""
 
     egress_class: str
     gen_ai_operation_name: str
@@ -120,9 +120,9 @@ class ModelCalls:
             self._cost.labels(*who).inc(call.cost_usd)
 
     def _take_place(self, call: Call) -> bool:
-        """Give the models of a call their own labels, if the class is below its limit. Return whether they have them.
+        """Give the models of a call their own labels if the class is below its limit. Return whether they have any.
 
-        Call this only for a call that reports usage, because only then the model is known to exist.
+        Do this only for a call that reports usage, because the usage proves that the model exists.
         """
         wanted = _wanted(call)
         taken = self._models.take(call.class_name, wanted[1:])
@@ -147,7 +147,7 @@ class ModelCalls:
 
 
 def _wanted(call: Call) -> _Labels:
-    """Return the labels of a call whose models have their own labels."""
+    """Return the labels that a call gets if its models have their own labels."""
     chosen = (call.operation, call.provider, call.requested_model, call.response_model)
     return _Labels(call.class_name, *(text or "" for text in chosen))
 

@@ -1,4 +1,4 @@
-"""The progress of an operator's command. The writer stores it in ``meta``, and the CLI reads it."""
+"""The progress of an operator's command. The flush thread stores it in the table ``meta``, and the CLI reads it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The restorations of a spool from backups.
 
 A restoration is a line of event ``openclaw.egress.spool`` with the outcome ``restored``. It names the backup's newest
-line, the instance that wrote the lines up to it, and the public key of that instance. ``meta`` keeps the text of the
-line too (``restored_SEQ``), because retention can delete the line. The ledger has its hash, which proves the text.
+line, the instance that wrote the lines up to it, and the public key of that instance. The table ``meta`` also keeps the
+text of the line (key ``restored_SEQ``), because retention can delete the line. The line's hash in the ledger proves
+that this text is unmodified.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Restore(NamedTuple):
     key: str
     """Public signing key of that instance; empty if the backup had none."""
     begin_ns: int
-    """Time of the backup's newest line, or of the instance's creation, in Unix nanoseconds."""
+    """Time of the backup's newest line in Unix nanoseconds; if it has none, the time when its spool was created."""
     lost_lines: int | None
-    """Number of lines of the replaced spool that the backup does not have; None if that spool could not be read."""
+    """Number of lines of the replaced spool that are not in the backup; None if that spool could not be read."""
     replaced_seq: int
     """Number of the newest line of the replaced spool; 0 without one."""
     replaced_hash: str

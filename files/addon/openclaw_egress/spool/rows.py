@@ -1,4 +1,4 @@
-"""The fields and states of a record in the spool, from which table, queries and JSON output are derived."""
+"""The fields and states of a stored line. The table ``records``, queries and JSON output are derived from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Column(NamedTuple):
     name: str = ""
     """Name of the column, if it differs from the field's name."""
     last_absent: int = -1
-    """The highest ``user_version`` whose files may lack the column; -1 if no file may."""
+    """Highest schema version (``user_version``) whose files may lack the column; -1 if every file has it."""
 
 
 _TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
@@ -83,16 +83,16 @@ COLUMNS = _columns()
 """The columns, by field name."""
 FLAGS = tuple(name for name, hint in get_type_hints(Row).items() if hint == bool | None)
 ATTRIBUTES = {column.name: column.attribute for column in COLUMNS.values() if column.attribute}
-"""The attribute of each column that stores one, by column name."""
+"""Columns that store an attribute of a log line: column name to attribute."""
 
 
 def absent_until(version: int) -> dict[str, str]:
-    """Return the columns, with their types, that files of this ``user_version`` may lack."""
+    """Return the columns, with their SQL types, that files of this schema version may lack."""
     return {column.name: column.sql for column in COLUMNS.values() if column.last_absent >= version}
 
 
 def reason_code(why: str | None) -> str:
-    """Return the code of a dead letter's reason, which is the text before its first colon."""
+    """Return the code of a dead letter's reason: the text before its first colon, or ``refused`` without a code."""
     code = (why or "").partition(":")[0]
     return code if code and code.replace("_", "").isalnum() and code.islower() else "refused"
 

@@ -3,7 +3,7 @@
 Lines of exchanges, tunnels and denials can be deleted. The lines of the proxy's own events stay, because they prove the
 chain. The ledger keeps number, time and hash of each deleted line. A tombstone is a line of event
 ``openclaw.egress.spool`` with the outcome ``deleted``: it names the lines, the operator and the reason, and is signed
-like a checkpoint. ``meta`` keeps it too (``deleted_SEQ``), so that retention cannot delete the proof.
+like a checkpoint. The table ``meta`` keeps a copy (key ``deleted_SEQ``), so that retention cannot delete the proof.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.storage import Storage
 
 DELETED = "deleted_"
-"""Prefix of keys in ``meta`` that store a tombstone, by the number of its line."""
+"""Prefix of the keys in the table ``meta`` that store tombstones. The number of the tombstone's line follows it."""
 DELETABLE = (semconv.EVENT_EXCHANGE, semconv.EVENT_TUNNEL, semconv.EVENT_DENIED)
 MAX_RUNS = 300
 """Maximum number of ranges of lines in one tombstone, because their text must fit into a field of a line (8 KB)."""
@@ -42,16 +42,16 @@ class Tombstone:
     digest: str
     """SHA-256 of the last deleted line."""
     why: str
-    """The user and the reason."""
+    """The operator who deleted the lines, and the reason."""
     signature: str | None
 
 
 def delete_records(
     storage: Storage, ledger: Ledger, retention: Retention, signer: Signer | None, seqs: Sequence[int], why: str
 ) -> list[int]:
-    """Delete the lines of records, and write the tombstone. Return their numbers.
+    """Delete log lines and write the tombstone. Return the numbers of the deleted lines.
 
-    Call it inside a transaction of the storage.
+    Call this inside a transaction of the storage.
     """
     deleted = retention.delete_by_operator(seqs)
     if not deleted:
