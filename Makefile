@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 LEVEL := network
 STAMP := $(VENV)/.made-from
-# Use one worker more than there are processors, because some tests only wait, for an event that must not happen.
+# Use one worker more than there are processors, because some tests only wait to see that an event does not happen.
 WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 # Let Python cache compiled modules, because a test run starts the same programs a hundred times.
