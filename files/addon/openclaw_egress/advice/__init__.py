@@ -1,1 +1,1 @@
-"""Advice for operators: rules that would allow a denied destination, and the smallest set of rules for a class."""
+"""Advice for operators: rules that would allow a denied destination, and rules for a class's recorded traffic."""

@@ -45,7 +45,7 @@ class NewRule:
 class Remedy:
     """A proposal to the operator: rules that would allow the destination, each with the policy list to add it to.
 
-    ``advice`` is a warning about these rules. If there are none, it says what else the operator can do.
+    If there are rules, ``advice`` is a warning about them. If there are none, it says what the operator can do instead.
     """
 
     rules: Sequence[tuple[str, NewRule]] = ()
@@ -57,7 +57,7 @@ class Remedy:
 
 
 def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: False) -> Remedy:
-    """Return the remedy for a group of denials, from their rule and code.
+    """Return the remedy for a group of denials. It depends on their rule and their code.
 
     ``is_own`` tests whether an address belongs to this machine.
     """
@@ -129,9 +129,9 @@ _EMBEDDING = [
 
 
 def never_opened(host: str, address: Address | None = None) -> str | None:
-    """Return why no rule may allow this canonical host or its address; None if a rule may.
+    """Return the reason why no rule may allow this canonical host or address; None if a rule may allow it.
 
-    Metadata services issue credentials; loopback and link-local addresses lead to the proxy's host.
+    Cloud metadata services issue credentials. Loopback and link-local addresses lead to the proxy's own host or link.
     """
     if host in _METADATA_NAMES:
         return f"{host} is a cloud metadata service, which issues credentials"
@@ -159,7 +159,7 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
-    # For a hostname, check the address that it resolved to, which the address guard recorded.
+    # If the address guard refused a hostname, check the address that the name resolved to, which the denial records.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
     if group.code in (Code.OWN_ADDRESS, Code.HOST_ADDRESS):
         return f"{group.reason}: it leads to the proxy's host"
@@ -200,7 +200,10 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
 
 
 def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
-    """Return the addresses that the guard refused: the literal IP, the name's known addresses, or the recorded one."""
+    """Return the addresses that the address guard refused.
+
+    These are the IP literal, the fixed addresses of a name such as ``localhost``, or the address in the denial.
+    """
     if destination.address is not None:
         return (destination.address,)
     if (known := guarded_name(destination.host)) is not None:

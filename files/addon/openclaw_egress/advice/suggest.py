@@ -24,7 +24,7 @@ MANY_NAMES = 20
 
 
 class SuggestionError(EgressError):
-    """The rules cannot be added to the policy's text. The message gives the reason and the rules."""
+    """The rules cannot be added to the policy's text. The message contains the reason and the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
     Args:
         policy: the current policy; ``class_name`` is one of its classes.
         class_name: the class.
-        denials: the denials of the class. Only reported ones are used, because the proxy let their traffic pass.
+        denials: the denials of the class. Only reported requests get rules, because the proxy let only these pass. The
+            other denials give notes, and destinations to leave out.
     """
     seen = _Seen.of(class_name, denials)
     enforced = enforcing(policy, class_name)
@@ -91,17 +92,19 @@ def enforcing(policy: Policy, class_name: str) -> Policy:
 def suggested_text(
     data: bytes, file: str, llm_hosts: Sequence[str] | None, class_name: str, suggestion: Suggestion
 ) -> bytes:
-    """Return the policy's bytes with the rules added, after a check that nothing else changes.
+    """Add the rules to a policy, and return the new bytes.
+
+    Check that nothing else changes, and that `enforce` then allows the recorded requests.
 
     Args:
         data: the current policy.
-        file: its name in messages.
+        file: the policy's name in error messages.
         llm_hosts: as for `policy.read_policy`.
         class_name: the class that gets the rules.
         suggestion: the rules to add, at least one.
 
     Raises:
-        SuggestionError: the rules cannot be added without changing anything else.
+        SuggestionError: the rules cannot be added without another change, or do not allow a recorded request.
     """
     mark = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
     try:
@@ -146,7 +149,8 @@ class _Seen:
     """The recorded denials of a class, without duplicates.
 
     ``guarded`` and ``not_tls`` contain pairs of host and port: destinations that the address guard refused, and those
-    to which a client sent something other than TLS after CONNECT. ``unknown`` counts reports without a destination.
+    to which a client sent something other than TLS after CONNECT. ``unknown`` is the number of reported requests
+    whose destination was not recorded.
     """
 
     requests: dict[Request, None] = field(default_factory=dict)

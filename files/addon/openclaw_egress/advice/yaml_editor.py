@@ -1,4 +1,4 @@
-"""Editor that adds rules to a policy's text and keeps everything else, such as comments, line endings and order.
+"""Editor that inserts rules into a policy's text. It preserves the existing text: comments, line endings and order.
 
 The editor parses the YAML only to find positions. An alias has the position of its anchor, so a rule added to a
 shared list changes every class that uses the list. Before using the result, the caller must load it as a policy
@@ -18,7 +18,7 @@ MAX_LINE = 120
 
 
 class PlaceError(Exception):
-    """The text has no place where rules can be added; the message gives the reason."""
+    """The text has no place where the editor can insert rules. The message contains the reason."""
 
 
 def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
@@ -54,7 +54,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
 
 
 def _entry(node: Node | None, name: str) -> Node | None:
-    """Return the value of a key; None if it is absent."""
+    """Return the value of a key in a mapping; None if the key is absent or the node is not a mapping."""
     pairs: list[tuple[Node, Node]] = node.value if isinstance(node, MappingNode) else []
     for key, value in pairs:
         if key.value == name:
@@ -63,7 +63,10 @@ def _entry(node: Node | None, name: str) -> Node | None:
 
 
 def _end(node: Node) -> int:
-    """Return the end of a value. Do not use a block's end mark: it comes after trailing comments and empty lines."""
+    """Return the position where a value ends.
+
+    Do not use the end mark of a block, because it is after trailing comments and blank lines.
+    """
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
@@ -73,9 +76,9 @@ def _end(node: Node) -> int:
 def _into_flow(
     text: str, collection: Node, last: Node | None, rules: Sequence[str], around: tuple[str, str] = ("", "")
 ) -> str:
-    """Insert after the last entry of ``[…]`` or ``{…}``: on the same line if there is room, else one rule per line."""
+    """Insert rules after the last entry of ``[…]`` or ``{…}``: on the same line if they fit, else one rule per line."""
     if last is None:
-        # Take the first bracket: an anchor or a tag before it cannot contain a bracket.
+        # The list begins at the first bracket, because an anchor or a tag before it cannot contain a bracket.
         at, separator = text.index("[", collection.start_mark.index) + 1, ""
     else:
         at, separator = _end(last), ", "
@@ -101,7 +104,7 @@ def _into_flow(
 
 
 def _on_lines(text: str, at: int, end: int, indent: str, rules: Sequence[str]) -> str:
-    """Insert below the last entry of a block list; ``end`` is the end of the list."""
+    """Insert rules below the last entry of a ``[…]`` list with one entry per line. The list ends at ``end``."""
     newline = _newline(text) + indent
     line_end = _line_end(text, at)
     if end <= line_end:
@@ -112,7 +115,7 @@ def _on_lines(text: str, at: int, end: int, indent: str, rules: Sequence[str]) -
 
 
 def _after_line(text: str, at: int, lines: Sequence[str]) -> str:
-    """Insert lines below the line that contains ``at``, after any comment at its end."""
+    """Insert lines below the line that contains the position ``at``, after a comment on that line."""
     end = _line_end(text, at)
     return text[:end] + "".join(_newline(text) + line for line in lines) + text[end:]
 
@@ -122,7 +125,7 @@ def _line_start(text: str, at: int) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Return the position of the line ending, LF or CRLF."""
+    """Return the position of the next line ending (LF or CRLF) from ``at`` on, or of the end of the text."""
     end = text.find("\n", at)
     if end < 0:
         return len(text)

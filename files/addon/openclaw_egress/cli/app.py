@@ -86,9 +86,9 @@ app.add_typer(ca.app, name="ca")
 
 
 def run_app() -> None:
-    """Run the command; report an operator's mistake as one message with exit code 2, never as a traceback."""
+    """Run the command. Report invalid input and system errors as one message with exit code 2, never as a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # On a terminal without UTF-8, print escapes instead of failing.
+        # If the output's encoding lacks a character, print an escape instead of failing.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()

@@ -44,7 +44,7 @@ MAX_SHOWN = 50
 _RUNS, _COMMANDS = 20, 20
 """Maximum number of line ranges in one printed command, and maximum number of printed commands."""
 _MARGIN_NS = 600 * 10**9
-"""How far beyond the time of the ledger's last line the audit reads the destination.
+"""The audit also reads lines of the destination up to this many nanoseconds after the ledger's last line.
 
 Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time.
 """
@@ -146,8 +146,8 @@ def _publish(settings: Settings, reports: Sequence[Report]) -> None:
 
 
 def _publish_failure(settings: Settings, error: EgressError) -> None:
-    """Write the reason for a failure to a file that `egress ui` reads, if the spool exists."""
-    with contextlib.suppress(OSError):  # The command prints the failure anyway.
+    """If the spool exists, write the reason why the audit failed to a file that `egress ui` reads."""
+    with contextlib.suppress(OSError):  # Ignore write errors: the command prints the reason too.
         if settings.spool_path.exists():
             last_audit.write_failure(settings.state_dir, str(error), time.time())
 
@@ -165,10 +165,10 @@ def _check_of(keys: Sequence[str]) -> SignatureCheck | None:
 
 
 def _check_of_spool(settings: Settings, restores: Sequence[Restore]) -> SignatureCheck | None:
-    """Return the check with the public keys of the state directory; None without a key.
+    """Return a function that verifies signatures with the keys of this and of previous instances; None without a key.
 
-    The key of the instance signs the lines after the last restoration. The key of a previous instance signs the lines
-    up to the newest line of its backup, and no others.
+    Each key verifies only the lines of its own instance. The lines of a previous instance end with the newest line of
+    the backup that was restored.
 
     Raises:
         SigningError: a text is not a public key.

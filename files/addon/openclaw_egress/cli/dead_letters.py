@@ -44,9 +44,9 @@ COLUMNS = [
 ]
 NARROW = ("seq", "host", "reason")
 WAIT_SECONDS, WAIT_SECONDS_STOPPED = 10.0, 1.5
-"""How many seconds a command waits for progress: if the proxy runs, and if its health endpoint does not respond."""
+"""Seconds that a command waits for progress: the first if the proxy runs, the second if its health endpoint is down."""
 BEHIND_NS, OLD_NS = 3600 * 10**9, 7 * 24 * 3600 * 10**9
-"""Default limits of Loki: a line may be this far behind the newest line of its stream, and behind Loki's clock."""
+"""Loki's default limits in nanoseconds: how far a line may be behind its stream's newest line, and behind the clock."""
 _LINES = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 _MAX_SEQ = 2**63 - 1
 
@@ -189,11 +189,11 @@ def resend(
         _give(reader, Action.RESEND, [seq for seq, _ in times], signed_reason(why, by), as_json=as_json)
 
 
-# ── the named lines ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── selection of lines ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _parsed(words: Iterable[str]) -> list[tuple[int, int]]:
-    """Return the ranges of lines that an operator named. Exit if the text is invalid."""
+    """Parse line numbers and ranges, such as ``12,14-16``. Exit if a text is invalid."""
     runs: list[tuple[int, int]] = []
     for word in (part.strip() for words_ in words for part in words_.split(",")):
         found = _LINES.fullmatch(word)
@@ -217,7 +217,7 @@ def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _chosen(reader: SpoolReader, numbers: list[str] | None, *, every: bool, reason: str | None) -> list[DeadLetter]:
-    """Return the dead letters that the operator named. Exit if there are none."""
+    """Return the dead letters that the arguments select. Exit if there are none."""
     if bool(numbers) == every:
         _bad("name dead letters by number (`egress dead-letter list` lists them), or add --all, not both")
     found = letters = reader.dead_letters()
@@ -252,7 +252,7 @@ _UNSENDABLE = {
 
 
 def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return number and time of each line. Exit if one is not an acknowledged line of the spool."""
+    """Return number and time of each line in the ranges. Exit if a line is not in the spool or not acknowledged."""
     newest = reader.head()[0]
     times: list[tuple[int, int]] = []
     others: dict[int | None, list[int]] = {}
@@ -274,13 +274,13 @@ def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[
 
 
 def _named(runs: Iterable[tuple[int, int]]) -> str:
-    """Return line numbers with their noun: ``line 12`` or ``lines 12-14``."""
+    """Format line numbers for a message: ``line 12`` or ``lines 12-14``."""
     text = compact(runs)
     return f"line {text}" if text.isdigit() else f"lines {text}"
 
 
 def _too_old(reader: SpoolReader, settings: Settings, times: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the lines that Loki refuses as too old by its default limits; none if the destination is VictoriaLogs."""
+    """Return the lines that are too old for Loki's default limits; none if the destination is VictoriaLogs."""
     if settings.logs_endpoint.rstrip("/").endswith(VICTORIA_LOGS_PATH):
         return []
     oldest = max(reader.newest_acknowledged_ns() - BEHIND_NS, time.time_ns() - OLD_NS)
@@ -303,12 +303,12 @@ def _bad(problem: str) -> NoReturn:
 
 
 def signed_reason(why: str | None, by: str | None) -> str:
-    """Return the user and the reason as one text, for the record of a command."""
+    """Combine the user and the reason into one text. The record of the command contains it."""
     uid = os.getuid()
     if by is None:
         try:
             by = os.environ.get("SUDO_USER") or pwd.getpwuid(uid).pw_name
-        except KeyError:  # In the proxy's container the user ID has no name.
+        except KeyError:  # In the proxy's container, the user ID has no name.
             by = "an operator"
     return f"{by} (uid {uid})" + (f": {why}" if why else "")
 
@@ -331,7 +331,7 @@ class Outcome(NamedTuple):
 
 
 def give(reader: SpoolReader, command: Command) -> Outcome:
-    """Hand a command to the process that writes the spool, and wait for it."""
+    """Submit a command to the process that writes the spool. Wait until it is done or makes no progress."""
     file = submit(reader.path, command)
     health = ask("/healthz")
     running = health is not None and health.get("instance") == reader.instance_id
@@ -339,7 +339,7 @@ def give(reader: SpoolReader, command: Command) -> Outcome:
 
 
 def _give(reader: SpoolReader, action: Action, seqs: Sequence[int], why: str, *, as_json: bool) -> None:
-    """Hand a command to the process that writes the spool, wait for it, and print the result."""
+    """Submit a command to the process that writes the spool, wait as in `give`, and print the outcome."""
     outcome = give(reader, Command(action, tuple(ranges(seqs)), why))
     if as_json:
         state = "done" if outcome.progress.done else "kept"

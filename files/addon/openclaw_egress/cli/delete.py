@@ -36,14 +36,14 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LokiRequest:
-    """A delete request to Loki's compactor: LogQL query, start and end of the period. Loki includes the end."""
+    """A delete request to Loki's compactor: LogQL query, start and end of the period. The end is inclusive."""
 
     query: str
     start: str
     end: str
 
     def command(self, base: str) -> str:
-        """Return the request as a command line."""
+        """Return a curl command that sends the request to a Loki server."""
         fields = " ".join(f"--data-urlencode {shlex.quote(f'{name}={value}')}" for name, value in asdict(self).items())
         return f"curl -G -X POST {shlex.quote(f'{base}/loki/api/v1/delete')} {fields}"
 
@@ -131,7 +131,7 @@ def _session(reader: SpoolReader, record_id: str) -> list[Row]:
     if len(found) != 1:
         print_error(f"{len(found)} exchange IDs start with {escape(record_id)}; `egress records` lists IDs")
         raise typer.Exit(NEGATIVE)
-    view = read_session(reader, found[0], lambda: 0.0)  # no time limit
+    view = read_session(reader, found[0], lambda: 0.0)  # A clock that stands still disables the time limit.
     if not view.is_whole:
         print_error(f"lines {view.first} to {view.last} were searched for the session")
     return [member.row for member in view.members]
@@ -150,10 +150,10 @@ def _instances(reader: SpoolReader, runs: Sequence[tuple[int, int]]) -> list[str
 
 
 def _span(rows: Sequence[Row], begin_ns: int) -> tuple[int, int]:
-    """Return the period from the first to the last record, in whole milliseconds, because Loki compares these.
+    """Return the period from the first to the last record. Round to milliseconds, because Loki compares only these.
 
     Do not use the operator's period: it can also contain records that the spool has pruned and that no tombstone names.
-    Extend the period to at least one second, which Loki requires.
+    Extend the period to one second if it is shorter, because Loki requires this.
     """
     first = min(row.time_ns for row in rows) // MILLISECOND_NS * MILLISECOND_NS
     last = max(row.time_ns for row in rows) // MILLISECOND_NS * MILLISECOND_NS + MILLISECOND_NS
@@ -164,7 +164,7 @@ def _span(rows: Sequence[Row], begin_ns: int) -> tuple[int, int]:
 def _loki_requests(
     instances: Sequence[str], period: tuple[int, int], class_name: str | None, ids: Sequence[str]
 ) -> Iterator[LokiRequest]:
-    """Yield the requests that delete exactly these records in Loki. They exclude the events that prove the chain."""
+    """Yield the requests that delete these records in Loki. They never match checkpoints or other proxy events."""
     start, end = map(rfc3339, period)
     names = "|".join(DELETABLE)
     selector = f'{{service_instance_id=~"{"|".join(instances)}"}} | event_name=~"{names}"'

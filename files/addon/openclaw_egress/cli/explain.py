@@ -16,7 +16,7 @@ type LookUp = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision, and the addresses that were checked for it, in order."""
+    """The decision, and the addresses that were checked for it, in the order of the checks."""
 
     destination: str
     decision: Decision
@@ -26,8 +26,8 @@ class Verdict:
 def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp | None = None) -> Verdict:
     """Return the policy's decision on a request, with the same steps as the proxy.
 
-    ``https`` begins with a CONNECT, which shows only host and port. If the host is inspected, the request inside the
-    tunnel is decided afterwards.
+    For an ``https`` URL, first evaluate the CONNECT, which shows only host and port. If the host is inspected, then
+    evaluate the request inside the tunnel.
 
     Args:
         policy: the policy to evaluate.

@@ -67,7 +67,7 @@ def quoted(text: str) -> str:
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
     """Print a table. ``columns`` has the name and alignment of each column, ``colours`` the colour of each row or "".
 
-    Only on a terminal, use colours and wrap long cells to fit the window.
+    Use colours, and wrap long cells to fit the window, only on a terminal.
     """
     from rich.console import Console  # noqa: PLC0415  (slow to import, and not every command prints a table)
     from rich.table import Table  # noqa: PLC0415

@@ -54,7 +54,7 @@ def run(
     import logging  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
-    # A SIGHUP during start-up must not end the proxy.
+    # Ignore SIGHUP during start-up, because its default action would end the proxy.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from openclaw_egress.app.launcher import serve  # noqa: PLC0415  (mitmproxy takes a second to load)
     from openclaw_egress.app.service import Service  # noqa: PLC0415
@@ -103,7 +103,7 @@ def status(as_json: JSON = False) -> None:
 
 
 def _is_forbidden(path: Path) -> bool:
-    """Return whether this user may not read the spool."""
+    """Return whether this user lacks the permission to read the spool."""
     import os  # noqa: PLC0415
 
     try:

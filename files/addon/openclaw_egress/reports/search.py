@@ -31,7 +31,7 @@ def moment(text: str) -> int:
             then = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         then = datetime.min.replace(tzinfo=UTC)
-    # Records store times as 64-bit nanoseconds, so accept no time outside of that range.
+    # Records store times as 64-bit nanoseconds, so accept only times in that range.
     if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
         raise InvalidCondition("write 15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
     return int(then.timestamp() * 1e9)
@@ -61,7 +61,7 @@ def known_code(text: str) -> str:
 
 
 def event_names(text: str | None) -> list[str]:
-    """Return the record names of an event. Without an event, return those of exchanges and denials.
+    """Return the full names of the events to search for: the given event, or by default exchanges and denials.
 
     Raises:
         InvalidCondition: the event is unknown.

@@ -1,4 +1,4 @@
-"""The state of proxy, spool, export and certificates, from the running proxy and from the files."""
+"""The state of proxy, spool, export and certificates, as read from the running proxy and from its files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Status:
 
     @property
     def used_bytes(self) -> int:
-        """Return how many bytes the spool uses."""
+        """Return the number of bytes that the spool uses."""
         return sum(value for name, value in (self.spool or {}).items() if name.endswith("_bytes"))
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The stored lines of one record as one JSON object. Pure functions that never raise."""
+"""Functions that combine the stored lines of a record into one JSON object. They are pure and never raise."""
 
 from __future__ import annotations
 

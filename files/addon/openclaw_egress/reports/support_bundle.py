@@ -43,9 +43,9 @@ PACKAGES = (
 EVENTS = (semconv.EVENT_POLICY, semconv.EVENT_CA, semconv.EVENT_SPOOL)
 """The proxy's own events in the bundle. Checkpoints are excluded, because there is at least one per hour."""
 NEWEST_EVENTS = 100
-"""The bundle contains at most this number of the proxy's own events, the newest ones."""
+"""Maximum number of the proxy's own events in the bundle. The bundle contains the newest events."""
 COUNTED_HOURS = 24
-"""The bundle counts the exchanges of the last hours, up to this number, by class and status."""
+"""Number of hours before now whose exchanges the bundle counts, by class and status."""
 _MAX_TEXT = 4096
 _MAX_FILES = 1000
 _OUR_VARIABLES = ("EGRESS_", "PROXY_", "OTEL_")
@@ -177,7 +177,7 @@ def _spool(settings: Settings) -> dict[str, Any]:
 
 
 def _exchanges(reader: SpoolReader) -> dict[str, Any]:
-    """Return the counts of exchanges; or the error, if the spool is of an older version, which has no totals."""
+    """Return the counts of exchanges. If the spool has an older format without totals, return the error."""
     since_ns = time.time_ns() - COUNTED_HOURS * 3600 * 10**9
     try:
         counts = [

@@ -14,14 +14,14 @@ _ASCII, _ASCII_LINES = re.compile("([ -~]+)"), re.compile("([ -~\n\t]+)")
 def escape(text: object, *, lines: bool = False) -> str:
     """Return ``text`` with escapes for control characters, bidirectional overrides and invisible characters.
 
-    They appear as ``\\x1b`` or ``\\u202e``. With ``lines``, keep line feeds and tabs.
+    Examples of escapes: ``\\x1b`` and ``\\u202e``. With ``lines``, keep line feeds and tabs.
     """
     return "".join(piece for _, piece in pieces(str(text), lines=lines))
 
 
 def pieces(text: str, *, lines: bool = False) -> Iterator[tuple[bool, str]]:
     """Yield the text in pieces, either ``(True, unmodified)`` or ``(False, escaped)``; see `escape`."""
-    # Bodies can have megabytes. For speed, skip runs of printable ASCII and check only the other characters one by one.
+    # Bodies can be megabytes long, so skip runs of printable ASCII, and check only the other characters one by one.
     for at, run in enumerate((_ASCII_LINES if lines else _ASCII).split(text)):
         if at % 2 or run.isprintable():
             if run:

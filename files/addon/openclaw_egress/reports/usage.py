@@ -51,7 +51,7 @@ def grouped(
 
 
 def regrouped(groups: Sequence[Group], by: Sequence[By], at: int) -> list[Group]:
-    """Regroup groups of several values by the value at index ``at`` only. Sort them as `grouped` does."""
+    """Merge groups that have the same value at index ``at``. Sort the result as `grouped` does."""
     found: dict[tuple[object, ...], Usage] = {}
     for values, totals in groups:
         found.setdefault((values[at],), Usage()).merge(totals)
@@ -59,7 +59,7 @@ def regrouped(groups: Sequence[Group], by: Sequence[By], at: int) -> list[Group]
 
 
 def total_of(groups: Sequence[Group]) -> Usage:
-    """Return the totals of all groups together."""
+    """Return the sum of the totals of all groups."""
     everything = Usage()
     for _, totals in groups:
         everything.merge(totals)

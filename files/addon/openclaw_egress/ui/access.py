@@ -9,11 +9,12 @@ machine and every page in the operator's browser can reach that address. Four ru
    ``HttpOnly`` (no script reads it), ``SameSite=Strict`` (no other site uses it), and without a lifetime (it ends with
    the browser). A browser sends a cookie to every port of its host, so the cookie's name contains the port in the
    browser's address bar, and two tunnels have two cookies. For the same reason, a server that another user runs on
-   the operator's own machine receives the cookie, if the operator opens a page of that server on loopback.
-2. **The Host header** must name loopback. So a name that an attacker points at loopback (DNS rebinding) is refused.
+   the operator's own machine receives the cookie if the operator opens a page of that server on loopback.
+2. **The Host header** must name loopback. The page thus refuses a hostname that an attacker points at loopback (DNS
+   rebinding).
 3. **Fetch metadata.** A browser states the origin of a request. A request from another site or port gets no record.
 4. **The Content Security Policy** (`HEADERS`) permits only the page's own scripts and styles, from files, and no
-   request to another server. So a script in a record cannot run, even if the escaping fails.
+   request to another server. A script in a record therefore cannot run, even if the escaping fails.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def is_own_request(site: str | None) -> bool:
 
 
 def local_target(target: str) -> str:
-    """Return the path to show after the login. If the target is on another server, return that of the first page."""
+    """Return the path to show after the login. Return the first page for a target on another server."""
     if target.startswith("/") and not target.startswith("//") and target.isprintable() and "\\" not in target:
         return target
     return "/"

@@ -43,7 +43,7 @@ class Found:
 class HostView:
     """The exchanges and tunnels of a class with one host.
 
-    ``counts`` has, for each kind of record, the number, the name, and the URL query of the list of these records.
+    For each kind of record, ``counts`` has the number, the name, and the URL query for the list of these records.
     """
 
     host: str
@@ -57,7 +57,7 @@ class ClassView:
     name: str
     hosts: Sequence[HostView]
     more_hosts: int
-    """Number of omitted hosts. ``more`` is the number of exchanges and tunnels with them."""
+    """Number of omitted hosts. ``more`` is the number of exchanges and tunnels with these hosts."""
     more: int
 
 
@@ -96,7 +96,7 @@ def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], floa
 
 
 def class_views(names: Sequence[str], allowed: Mapping[Allowed, int], period: Mapping[str, str]) -> list[ClassView]:
-    """Return the allowed traffic of these classes, in the order of ``names``. Links have the conditions ``period``."""
+    """Return the allowed traffic of these classes, in the order of ``names``. Add ``period`` to the links."""
     by_class: dict[str, dict[str, dict[str, int]]] = {name: {} for name in names}
     for (name, host, event), count in allowed.items():
         if name in by_class:

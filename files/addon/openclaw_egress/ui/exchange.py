@@ -63,7 +63,7 @@ class Hidden(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """A log line of the record in the hash chain."""
+    """One log line of the record, with its number and hash in the hash chain."""
 
     seq: int
     sha256: str
@@ -181,7 +181,7 @@ def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
 def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
     """Yield the text messages of one direction of a WebSocket. Split the stored body at the recorded byte sizes."""
     if object_of(message).get("body_masked"):
-        # The sizes are from before masking, so split at line feeds instead: these APIs send one line of JSON per event.
+        # Masking changes message sizes, so split at line feeds instead: these APIs send one line of JSON per event.
         yield from text_of_body(message).split("\n")
         return
     body, begin = text_of_body(message).encode(errors="replace"), 0

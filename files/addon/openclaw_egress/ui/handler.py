@@ -36,7 +36,7 @@ class Page:
 
 
 class Handler(RequestHandler):
-    """A handler that first checks the client, and sends the headers of `access`."""
+    """A handler that checks the client's access before each request, and sends `access.HEADERS` in each response."""
 
     protected = True
     """Whether the client needs the token, because the handler shows records."""

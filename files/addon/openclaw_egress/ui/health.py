@@ -11,7 +11,7 @@ from openclaw_egress.reports.status import Status
 from openclaw_egress.reports.text import local_time, size
 
 AUDIT_HOURS = 25
-"""If the last audit is older than this, the page asks for another one; docs/monitoring.md recommends one a day."""
+"""The page asks for a new audit after this many hours. docs/monitoring.md recommends one audit a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class HealthView:
 
 
 def health_of(status: Status, audits: Audits, now: float) -> HealthView:
-    """Return the view of a state. ``now`` is in Unix seconds."""
+    """Return the contents of the health page for this state. ``now`` is in Unix seconds."""
     sections = [
         Section("Spool", list(_spool(status))),
         Section("Export", list(_export(status))),

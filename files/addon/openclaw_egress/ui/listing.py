@@ -1,7 +1,7 @@
 """The list of exchanges and denials: its conditions, its lines, and its search.
 
 The search reads the newest records first, in ranges of line numbers, until a page is full or a time limit is reached.
-So its time is bounded even if matches are rare, and the next page continues where the search stopped.
+Its time is therefore bounded even if matches are rare. The next page continues where the search stopped.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ CELLS = ("time", "class", "client", "host", "model", "status", "tokens", "durati
 
 
 def line_of(row: Row) -> Line:
-    """Return the line of a record."""
+    """Return a record as a line of the list."""
     tokens = "" if row.input_tokens is None else f"{row.input_tokens:,}"
     tokens += "" if row.output_tokens is None else f" → {row.output_tokens:,}"
     cells = {
@@ -113,7 +113,7 @@ def tone_of(row: Row) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of the list. The next page has the lines before the number ``older``, which is None on the last page."""
+    """A page of the list. The next page has the records before line ``older``, which is None on the last page."""
 
     lines: Sequence[Line]
     newest: int
@@ -148,7 +148,7 @@ class News:
     """Number of the newest line."""
     lines: Sequence[Line] = ()
     left_out: int = 0
-    """Number of lines that arrived but were not searched or not included. They are before the line ``before``."""
+    """Number of new lines that were not searched or not included. These are the lines before line number ``before``."""
     before: int = 0
 
 

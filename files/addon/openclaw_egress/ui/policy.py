@@ -122,12 +122,12 @@ def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyVie
 def read_uses(
     reader: SpoolReader, digest: str, since_ns: int, clock: Callable[[], float]
 ) -> tuple[Uses, int, str, bool] | None:
-    """Count the decisions of the policy with this digest. Read the newest first.
+    """Count the decisions of the policy with this digest. Read the newest records first.
 
     Returns:
-        Four values: the counts, the time of the oldest counted record, the reason why this time is later than
-        ``since_ns`` (empty if it is not), and whether the policy of the oldest records is only assumed. None if the
-        newest policy event names another policy.
+        Four values: the counts; the time from which records were counted; the reason why this time is later than
+        ``since_ns`` (empty if it is not); and whether this policy was only assumed to be in force at that time. None if
+        the newest policy event names another policy.
     """
     uses, before_load, loaded = Uses(), Uses(), None
     first, last = reader.find_range(since_ns)
@@ -136,7 +136,7 @@ def read_uses(
         end = top
         for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
             if _digest_in(reader.line(event.seq)) != digest:
-                # The decisions before the event ``loaded`` were made by another policy.
+                # Another policy made the decisions before the event ``loaded``, so do not count them.
                 return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
             before_load.add(reader.rule_counts(event.seq, end))
             uses.merge(before_load)
@@ -146,8 +146,8 @@ def read_uses(
         uses.merge(before_load)
         limit = "the spool has more records than can be counted here"
         return uses, ranges.time_of(reader, low), limit, True
-    # The policy event for the oldest lines is older than those lines. If it is not stored, or cannot be found within
-    # the time limit, assume that it names this policy.
+    # The event that names the policy of the oldest lines is before these lines. If the spool no longer has this event,
+    # or the search does not find it within the time limit, assume that it names this policy.
     loaded_before = _digest_before(reader, first, clock)
     if loaded_before not in (None, digest):
         return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
@@ -195,7 +195,7 @@ def _uses_by_line(policy: Policy, uses: Uses) -> dict[int, list[str]]:
 def _unused(policy: Policy, found: ClassPolicy, kind: str, rule: Rule) -> str:
     """Return the text to show for a rule without records."""
     if kind == "addresses":
-        return ""  # Records name the rule that allowed the host, not the exception for its address.
+        return ""  # Unknown: records name the rule that allowed the host, not the exception for its address.
     recorded = rule.host is not None and is_inspected(rule.host, policy.inspect)
     if kind == "deny" or found.log_tunnels or recorded:
         return "never used"

@@ -1,4 +1,4 @@
-"""The web server of the page: on loopback only, read-only, behind a token (`access`).
+"""The web server of the page: on loopback only, read-only, and protected by a token (see `access`).
 
 The server is a separate process that opens the spool read-only, so that it cannot disturb the proxy. Queries run in a
 small thread pool. Each thread has its own connection to the database, and no thread keeps a transaction open.

@@ -1,6 +1,6 @@
 """The session of an exchange: the other exchanges of the same agent run, and the turns that each of them added.
 
-Requests do not contain an ID of their run. Instead, three signs connect exchanges of one class and client: the trace ID
+Requests contain no ID of their run. Instead, three signs connect exchanges of one class and client: the trace ID
 in ``traceparent``, ``previous_response_id`` of the Responses API, and a conversation that continues another one. The
 search reads the nearest records first and stops at a time limit.
 """
@@ -80,8 +80,8 @@ class SessionView:
 def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Links:
     """Return the identifiers that connect an exchange to others, from its log lines.
 
-    Read all turns only if the trace ID or the first turn is that of the chosen exchange. Most conversations begin
-    differently, and then neither can continue the other.
+    Read all turns only if the exchange has the same trace ID or the same first turn as the chosen one. Conversations
+    with different first turns cannot continue each other.
     """
     whole = whole_of(lines)[0]
     sent, said = (exchange.text_of_body(whole.get(side)) for side in exchange.SIDES)
@@ -111,14 +111,14 @@ def _digests(turns: Iterable[Turn]) -> list[str]:
 
 
 def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
-    """Return the exchanges in the session of ``chosen`` by number, each with the signs that connect it."""
+    """Return the exchanges in the session of ``chosen`` by line number, each with the signs that connect it."""
     signs: dict[int, Sequence[str]] = {one.seq: found for one in pool if (found := _signs(chosen, one))}
     signs[chosen.seq] = ()
     by_response = {name: one for one in pool for name in one.response_ids}
     following: dict[str, list[Links]] = {}
     for one in pool:
         following.setdefault(one.previous, []).append(one)
-    # Responses form chains: each continues the previous one. Follow each chain in both directions to its end.
+    # Requests that name the previous response form chains. Follow each chain in both directions to its end.
     todo = [one for one in pool if one.seq in signs]
     while todo:
         one = todo.pop()

@@ -15,7 +15,7 @@ from openclaw_egress.ui import ranges
 
 SINCE = "7d"
 SECONDS = 0.6
-"""The search for the slowest and most expensive exchanges ends this many seconds after the start of the view."""
+"""Time limit for the page, in seconds. The search for the slowest and most expensive exchanges stops there."""
 SHOWN = 10
 """Number of slowest exchanges, and of most expensive ones, on the page."""
 MAX_ROWS = 100
