@@ -1,4 +1,4 @@
-"""Readers of requests to models and of responses. They return the model, the usage, and the message of a stream.
+"""Readers of requests to model APIs and of the responses. They return model, usage and a stream's assembled message.
 
 `request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a complete body.
 `model.py` defines the returned types, and `registry.py` lists the APIs and providers. Each API has its own module

@@ -44,7 +44,7 @@ def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _with_excluded(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the usage object with the counts of the iterations that its own counts exclude."""
+    """Add the counts of compactions and advisors, which the usage object's own counts exclude. Return the result."""
     excluded = [item for item in _iterations(usage) if item.get("type") in _EXCLUDED]
     if not excluded:
         return usage
@@ -77,7 +77,7 @@ def billing_of(usage: Mapping[str, Any]) -> Billing:
     kinds = [item.get("type") for item in iterations]
     compactions = [item for item in iterations if item.get("type") == "compaction"]
     return Billing(
-        stated_cost=stated_cost(usage),  # OpenRouter
+        stated_cost=stated_cost(usage),  # OpenRouter reports it.
         speed=text_of(usage.get("speed"), 64),
         region=text_of(usage.get("inference_geo"), 64),
         several_prompts=len(kinds) > 1,
@@ -98,7 +98,7 @@ def _written(name: str, *usages: Mapping[str, Any]) -> int | None:
 
 
 def _priced(billing: Billing, container: object) -> Billing:
-    """Return the billing values, incomplete if code ran in a container, whose run time is billed but not reported."""
+    """Mark the billing values as incomplete if code ran in a container: its run time is billed, but not reported."""
     return replace(billing, incomplete=True) if container else billing
 
 

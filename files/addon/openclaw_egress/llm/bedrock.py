@@ -8,8 +8,8 @@ InvokeModel uses the model's own format; the events of a stream contain its JSON
 formats: Anthropic's, Amazon Nova's (like Converse, but with other names for the counts of cached tokens) and Chat
 Completions (models of OpenAI and others). For other formats it reads Bedrock's own counts: from the headers of a plain
 response, or from `amazon-bedrock-invocationMetrics` in the last event of a stream. AWS does not document whether the
-input count includes cached tokens, so the input is unknown if tokens were cached. The name of an error is in a header,
-or is the name of an exception in a stream.
+input count includes cached tokens, so the input is unknown if tokens were cached. A plain response has the name of an
+error in a header. In a stream, the error is an exception with that name.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _tier(tier: object, latency: object) -> str | None:
 
 
 def _counted(counts: Mapping[str, Any], *names: str) -> Usage:
-    """Return Bedrock's own counts. ``names`` are the members for input, output, cache reads and cache writes."""
+    """Return Bedrock's own counts. ``names`` are their names for input, output, cache reads and cache writes."""
     given, made, read, written = (count_of(counts.get(name)) for name in names)
     return Usage(None if read or written else given, made, read, written)
 

@@ -1,7 +1,7 @@
-"""A conversation for display: the turns of a request and its response, in one format for all APIs.
+"""Functions that extract a conversation for display: the turns of a request and its response, in one format.
 
 One reader handles all APIs, because their members do not conflict, and because a compatible API may add members of
-another API. The result is only for display: no decision and no count depends on it. Pure functions that never raise.
+another API. No decision and no count depends on the result. The functions are pure and never raise.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def request_turns(body: str) -> list[Turn]:
 
 
 def each_request_turn(body: str) -> Iterator[Turn]:
-    """Yield the turns that `request_turns` returns. Use this if only the first turns are needed, to save work."""
+    """Yield the turns that `request_turns` returns. This saves work if the caller needs only the first turns."""
     return (turn for turn in _request_turns(body) if turn.parts)
 
 
 def _request_turns(body: str) -> Iterator[Turn]:
     value = object_in(body) or {}
-    # Read all members that can contain turns, because an additional member must not hide the turns of the request.
+    # Read every member that can contain turns. Otherwise an additional member could hide the turns that the model saw.
     yield from _turns_of(value)
-    # Cloud Code Assist wraps the request. A token-counting request to Gemini or Bedrock can contain another request.
+    # Read inner requests: Cloud Code Assist wraps its request, and token-counting requests can contain another request.
     counted = value.get("generateContentRequest"), object_of(value.get("input")).get("converse")
     for inner in (value.get("request"), *counted):
         yield from _turns_of(object_of(inner))
@@ -77,10 +77,10 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
             yield _message({"role": str(message.get("role") or "user").lower(), "content": message["message"]})
     for name in ("messages", "contents"):
         yield from (_message(object_of(item)) for item in list_of(value.get(name)))
-    for name in ("input", "prompt", "inputs"):  # Text Generation Inference names it `inputs`.
+    for name in ("input", "prompt", "inputs"):  # Text Generation Inference uses `inputs`.
         if isinstance(value.get(name), str):
             yield Turn("user", tuple(_content(value[name])))
-    # A request to Completions can have several prompts. The choices in the response have the same order.
+    # A request to Completions can have a list of prompts. The choices in the response are in the same order.
     yield from (Turn("user", tuple(_content(text))) for text in list_of(value.get("prompt")) if isinstance(text, str))
     yield from (_item(object_of(item)) for item in list_of(value.get("input")))
 
@@ -115,7 +115,7 @@ def realtime_turns(sent: Iterable[str], received: Iterable[str]) -> list[Turn]:
     """Return the turns of a session of OpenAI's Realtime API; none for the messages of another API.
 
     Take only the instructions (`session.update`) from the client's messages. The server repeats each item of the client
-    (`conversation.item.added`, formerly `.created`), so its events have the order of the conversation.
+    (`conversation.item.added`, formerly `.created`), so its events contain the whole conversation in order.
     """
     turns = []
     for event in filter(None, map(object_in, sent)):
@@ -231,7 +231,7 @@ def _part(part: Mapping[str, Any]) -> Iterator[Part]:
 
 
 def _medium(kind: str, part: Mapping[str, Any]) -> Part | None:
-    """Return an image, audio or a file; None for any other part."""
+    """Return the media part for an image, audio or a file; None for any other element."""
     inline, file = object_of(part.get("inlineData")), object_of(part.get("fileData"))
     if inline or file:
         return _media(inline.get("mimeType") or file.get("mimeType"), inline.get("data"), file.get("fileUri"))

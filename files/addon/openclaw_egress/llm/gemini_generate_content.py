@@ -6,7 +6,7 @@ response in `response`.
 
 `totalTokenCount` is the sum of four counts: `promptTokenCount`, which includes `cachedContentTokenCount`;
 `toolUsePromptTokenCount`, which is input too; `candidatesTokenCount`; and `thoughtsTokenCount`. Older models include
-thoughts in `candidatesTokenCount`: their total shows it. JSON omits a count of 0. The chunks of a stream repeat the
+thoughts in `candidatesTokenCount`, as their total shows. JSON omits a count of 0. The chunks of a stream repeat the
 usage, cumulative or without counts, so the reader uses the last one with counts. A blocked prompt has no candidates, so
 its `blockReason` is the finish reason.
 """
@@ -148,7 +148,7 @@ class _Assembler:
         self._reasons: dict[int, str] = {}
         self._error: str | None = None
         self._parts = Parts()
-        # By candidate: the number and kind of its last part, and its tool call whose arguments are incomplete.
+        # For each candidate: number and kind of the last part, and the tool call whose arguments are still incomplete.
         self._last: dict[int, tuple[int, str]] = {}
         self._continued: dict[int, tuple[Key, PartialArguments]] = {}
         self._room = Room(MAX_CHARACTERS)
@@ -193,7 +193,7 @@ class _Assembler:
                     self._parts.open(self._key(candidate, kind), kind)
 
     def _call(self, candidate: int, call: Mapping[str, Any]) -> None:
-        """Take a tool call or a piece of one. More arguments follow as `partialArgs` while `willContinue` is set."""
+        """Take a tool call, or a piece of it. More pieces follow (`partialArgs`) as long as `willContinue` is set."""
         key, arguments = self._continued.pop(candidate, (None, None))
         if key is None:
             key = self._key(candidate, "tool_call")

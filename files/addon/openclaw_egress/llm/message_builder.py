@@ -84,7 +84,7 @@ class Parts:
                 self.truncated = True
 
     def drop(self, head: Key) -> None:
-        """Drop the parts whose key begins with `head`, because a final version follows."""
+        """Drop the parts whose key begins with `head`, so that the caller can add their final version."""
         for key in [key for key in self._parts if key[: len(head)] == head]:
             self._left += _PART_COST + self._parts.pop(key).length
 
@@ -105,7 +105,7 @@ class Parts:
         role: str = "assistant",
         parts: list[dict[str, Any]] | None = None,
     ) -> ResponseFacts:
-        """Return the information in a stream, with its only message.
+        """Return the information in a stream that has one message, with that message.
 
         Args:
             facts: the information without the message. Its first finish reason becomes that of the message.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 OTHER_ERROR = "_OTHER"
-"""Error type for an error whose name this package does not know; the semantic conventions define this value."""
+"""Error type for an error with an unknown name. The semantic conventions define this value."""
 
 SHARED_ERROR_TYPES = frozenset(
     # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors. Then the names
@@ -72,12 +72,12 @@ class Billing:
     cache_read_audio_tokens: int | None = None
     """Audio tokens from a cache; both `input_audio_tokens` and `Usage.cache_read_input_tokens` include them."""
     no_output: bool = False
-    """Whether the API has no output tokens, so that the cost is known without a count of them."""
+    """Whether the API has no output tokens, so that the cost does not depend on their count."""
     incomplete: bool = False
-    """Whether the price depends on a value that the reader does not read, so that the cost is unknown."""
+    """Whether the price depends on a value that the reader does not know, so that the cost is unknown."""
     web_searches: int | None = None
     web_fetches: int | None = None
-    """Number of pages that Anthropic's server tool fetched. They have no price."""
+    """Number of pages that Anthropic's server tool fetched. The fetches are free."""
     billed_input_tokens: int | None = None
     """Cohere's billed counts. The price depends on them instead of on the counts of `Usage`."""
     billed_output_tokens: int | None = None
@@ -87,7 +87,7 @@ class Billing:
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """Information about a request. If this package does not read the API of the path, only `provider_name` can be set.
+    """Information about a request. Only `provider_name` can be set if this package does not read the API of the path.
 
     `service_tier`, `speed`, `region`: the requested values; see `Billing`. They determine the price if the response
     does not report the actual values.
@@ -153,14 +153,14 @@ class Api:
 
     Response:
 
-    - `path`: matches the paths of the API, searched without the query. `examples`: paths that it matches.
+    - `path`: a pattern to search in the path without its query. `examples`: paths that it matches.
     - `members`: the small members of a plain response that `whole` reads. Only these are read if a response is too
       large to parse.
     - `whole`: reads the JSON object of a plain response.
     - `only_members`: whether `whole` reads only `members`, so that the reader can quickly skip long lists of numbers.
     - `assembler`: creates the assembler for a stream.
-    - `with_headers`: adds information that only the headers have; their names are in lower case. None if no header is
-      read.
+    - `with_headers`: adds information from the headers, whose names are in lower case. None if the reader needs no
+      header.
 
     Request:
 

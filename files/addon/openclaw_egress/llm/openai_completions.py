@@ -2,7 +2,7 @@
 
 Source: the API references of `POST /v1/completions` and `POST /v1/fim/completions`, and the types of the packages
 `openai` and `mistralai`. vLLM, llama.cpp, LM Studio and Ollama serve the first path too. A choice of Completions has
-`text` instead of a message; a choice of Mistral has a message. Everything else is the same as in Chat Completions.
+`text` instead of a message; a choice of Mistral has a message. All other members are the same as in Chat Completions.
 """
 
 from __future__ import annotations

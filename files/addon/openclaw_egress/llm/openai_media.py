@@ -2,7 +2,7 @@
 
 Source: the API reference of `POST /v1/embeddings`, `/v1/images/…` and `/v1/audio/…`, and the types of the package
 `openai`. Only responses with embeddings name their model. A request with a file is a form, which is not parsed, so its
-model is unknown. Usage in seconds of audio is not read. Audio and images that are not in JSON have no usage.
+model is unknown. Usage in seconds of audio is not read. Responses in a binary format have no usage.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
         # All output tokens of an event are image tokens.
         billing = replace(billing, output_image_tokens=output)
     elif value.get("type") != "speech.audio.done":
-        # Text has another price than images and audio, so the cost is unknown if one count includes both.
+        # The price of text differs from that of images and audio, so the cost is unknown if one count includes both.
         reported = given and (made or "text" in value) and "svg_usage" not in value
         billing = replace(billing, incomplete=not reported)
     return ResponseFacts(
@@ -100,7 +100,7 @@ IMAGES = replace(
     examples=("/v1/images/generations", "/v1/images/edits"),
     members=frozenset({"usage", "svg_usage", "error"}),
     whole=_made,
-    # Use this operation, which the conventions define for any content: they define none for images or audio.
+    # Use this general operation, because the semantic conventions define none for images or audio.
     operation="generate_content",
 )
 AUDIO = replace(

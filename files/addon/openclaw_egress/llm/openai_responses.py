@@ -74,7 +74,7 @@ def billing_of(usage: Mapping[str, Any], service_tier: object) -> Billing:
 
 
 def _kinds_in(output: object) -> set[str | None]:
-    """Return the types of output items."""
+    """Return the types of the output items."""
     return {text_of(object_of(item).get("type"), 64) for item in list_of(output)}
 
 

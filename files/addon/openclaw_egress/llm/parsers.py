@@ -65,7 +65,7 @@ class RequestReader:
             self._members.feed(bytes(body))
 
     def finish(self) -> RequestFacts:
-        """Return the information. A request without a body, such as one for the list of models, has none."""
+        """Return the information. It is empty for a request without a body, such as one that lists models."""
         if self._members is None:
             return self._known
         found = self._members.found

@@ -25,7 +25,7 @@ _SIMPLE = ("numberValue", "boolValue")
 
 @dataclass(slots=True)
 class Room:
-    """Number of characters that are left for the arguments of all tool calls in a response."""
+    """Number of characters that remain for the arguments of all tool calls in a response."""
 
     left: int
 
@@ -70,7 +70,7 @@ class PartialArguments:
         return fits
 
     def _put(self, steps: Sequence[str | int], value: Mapping[str, Any], *, joins: bool) -> bool:
-        """Set the value at its path, or append to the string there. Return whether that was possible."""
+        """Set the value at its path. With ``joins``, append it to the string there. Return whether this succeeded."""
         holder: Any = self._root
         for step, following in pairwise(steps):
             created: Any = {} if isinstance(following, str) else []

@@ -1,4 +1,4 @@
-"""The cost of a call to a model in US dollars: the provider's own value, else the value from the price data.
+"""The cost of a call to a model in US dollars: the value that the provider reports, else a value from the price data.
 
 The price data comes from the package `genai-prices`, or from a newer copy of its ``data.json`` that the operator
 configures. If the provider, the model or the counts are unknown, the cost is unknown. It is never estimated.
@@ -58,15 +58,15 @@ Two kinds of provider are not listed:
 _STATES_DOLLARS = {"openrouter", "perplexity", "x_ai"}
 """Providers whose responses report the cost, in US dollars according to their references.
 
-If a response does not report the cost, it is unknown, because it depends on the route, on searches, or on tool calls.
+If a response does not report the cost, the cost is unknown, because it depends on the route, searches, or tool calls.
 """
 _STANDARD_TIERS = {"default", "standard", "on_demand"}
-"""Service tiers at the prices in the data. Others, such as ``flex`` and ``priority``, have other prices."""
+"""Service tiers with the prices in the data. Other tiers, such as ``flex`` and ``priority``, have different prices."""
 _UNDECIDED_TIERS = {"auto", "standard_only"}
 """Requested service tiers that let the provider choose the tier. The response reports the chosen tier."""
 _STANDARD_SPEEDS = {"standard"}
 _STANDARD_REGIONS = {"global", "not_available"}
-"""Anthropic's regions at the prices in the data. ``not_available`` means that the model has no choice of region."""
+"""Anthropic's regions with the prices in the data. ``not_available`` means that the model has no choice of region."""
 _OWN_PRICES = {
     "cache_read_tokens": "cache_read_mtok",
     "cache_write_1h_tokens": "cache_write_1h_mtok",
@@ -77,7 +77,7 @@ _OWN_PRICES = {
 If the data lacks the price, genai-prices calculates a wrong cost, so treat the cost as unknown.
 """
 _PRICED_ARNS = re.compile(r"arn:[a-z-]+:bedrock:[^:]*:[^:]*:(?:foundation-model|inference-profile)/(.+)")
-"""Bedrock's ARNs for models at the prices in the data. The group is the model's id.
+"""Bedrock's ARNs for models with the prices in the data. The group is the model's id.
 
 Other ARNs, such as those of custom or provisioned models, have other prices, even if they contain a model's name.
 """

@@ -5,8 +5,8 @@ Sources: OpenAI's guide "WebSocket mode" (developers.openai.com/api/docs/guides/
 
 - The client requests a response with `response.create`, whose other members are those of `POST /v1/responses`.
 - The server sends the events of the HTTP stream, one in each message. Several responses can be in progress.
-- The server processes requests with the same `stream_id` in order; this module calls them a lane. Each event repeats
-  the `stream_id`.
+- The server processes requests with the same `stream_id` in order. This module calls such a sequence a lane. Each event
+  repeats the `stream_id`.
 - Only some events contain the response's ID. Others belong to the response in progress with the same `stream_id`.
 - A response can follow another response without a request (`response.steer`).
 - `error` with a `sequence_number` ends the response in progress. Without a `sequence_number` it refuses a request.
@@ -51,7 +51,7 @@ class Lanes:
         return turn
 
     def received(self, message: Mapping[str, Any]) -> Turn | None:
-        """Return the response that an event of the server belongs to, or None.
+        """Return the response that a server event belongs to, or None.
 
         If the client did not request the response, add it. After an event that ends a response, the caller must call
         `ended`.
@@ -82,7 +82,7 @@ class Lanes:
         self._named_last = {lane: other for lane, other in self._named_last.items() if other is not turn}
 
     def _of(self, lane: str | None) -> list[Turn]:
-        """Return the responses of a lane. If it has none, return all, because some servers do not send `stream_id`."""
+        """Return the responses of a lane. If the lane has none, return all: some servers do not send `stream_id`."""
         return [turn for turn in self.turns if turn.stream_id == lane] or self.turns
 
     def _refused(self, lane: str | None, *, from_stream: bool) -> Turn | None:

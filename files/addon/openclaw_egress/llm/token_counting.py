@@ -2,8 +2,8 @@
 
 Source: the API references of `POST /v1/messages/count_tokens`, `POST /v1/responses/input_tokens`, `countTokens` and
 `CountTokens`, and the SDKs. A request has the same format as a request to the model, or contains one. A count is not
-usage, because the model does not run. A record therefore has the operation, the model and an error, but no tokens. The
-semantic conventions define no operation for it.
+usage, because the model does not run. A record therefore has the operation, the model and any error, but no tokens. The
+semantic conventions define no operation for token counting.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ APIS: tuple[Api, ...] = (
             r"/[^/]{1,256}:countTokens$",
             "/v1beta/models/gemini-2.5-flash:countTokens",
             "/v1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro:countTokens",
-            # The model is unknown for Cloud Code Assist: it is in a part of the body that is not read.
+            # For Cloud Code Assist the model is unknown: it is in a part of the body that the reader skips.
             "/v1internal:countTokens",
             model=r"[^/]/([^/]{1,256}):countTokens$",
         ),
