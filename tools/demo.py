@@ -59,7 +59,7 @@ class DemoError(Exception):
 
 
 def expect(holds: object, otherwise: str) -> None:
-    """Raise DemoError unless the condition holds."""
+    """Raise DemoError with the text ``otherwise`` unless the condition holds."""
     if not holds:
         raise DemoError(otherwise)
 

@@ -12,8 +12,8 @@ later=$(mktemp)
 ansible-lint --offline -q --profile production >"$later" 2>&1 &
 lint=$!
 trap 'kill "$lint" 2>/dev/null || true; rm -f "$later"' EXIT
-# Store mypy's cache outside of the checkout, like the lab's artefacts, so that a clean checkout can use it. The cache cannot be
-# stale, because mypy compares the sources.
+# Store mypy's cache outside of the checkout, so that a clean checkout can use it too. The cache cannot be stale, because mypy
+# compares the sources.
 export MYPY_CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/openclaw-egress/mypy
 step "ruff" ruff check --quiet files plugins roles tests tools molecule
 step "ruff format" ruff format --quiet --check files plugins roles tests tools molecule

@@ -24,7 +24,10 @@ def plain(text: str) -> str:
 
 
 def default_of(option: dict[str, Any]) -> str:
-    """Return a variable's default as one line of YAML; without one, `required` or a reference to defaults/main.yml."""
+    """Return a variable's default as one line of YAML.
+
+    Without a default, return `required` or a reference to defaults/main.yml.
+    """
     if "default" not in option:
         return "required" if option.get("required") else "see defaults/main.yml"
     value = option["default"]

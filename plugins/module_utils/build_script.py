@@ -84,9 +84,9 @@ class _Block:
 class BuildScriptPatch:
     """Text of one build script.
 
-    ``bootstrap_src`` is a path on the host that runs the script. ``skip_dockerfiles`` are shell patterns of images that
-    the patch skips. ``image`` is the gateway's image; if it is empty, every other build gets the bootstrap. Methods
-    return the new text. They raise :class:`BuildScriptError` for text that they cannot handle.
+    ``bootstrap_src`` is a path on the host that runs the script. ``skip_dockerfiles`` are shell patterns. The patch
+    skips builds whose Dockerfile matches one. ``image`` is the gateway's image; if it is empty, every other build gets
+    the bootstrap. Methods return the new text. They raise :class:`BuildScriptError` for text that they cannot handle.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class BuildScriptPatch:
 
     def _render(self, original: str) -> str:
         functions = [build_block.PATH_FUNCTION % (path, path) for path in sorted(set(_ABSOLUTE.findall(original)))]
-        # If the script needs the path from `command -v docker`, write no function `docker`, because it has no path.
+        # Define no function `docker` if the script uses `command -v docker`: for a function, it prints no path.
         names = [] if _PATH_OF_DOCKER.search(original) else ["docker"]
         names += [name for name in ("sudo", "doas") if re.search(r"\b%s\b" % name, original)]
         functions += [build_block.FUNCTION % (name, name) for name in names]
@@ -207,7 +207,10 @@ def _refuse_conflict(lines: list[Any]) -> None:
 
 
 def _place(lines: list[Any]) -> int:
-    """Return the index of the line before which to insert the block: after the head, before the next comment."""
+    """Return the index of the line before which to insert the block.
+
+    The block comes after the first comments and `set` lines, but before a comment that describes the next command.
+    """
     at = 0
     while at < len(lines) - 1 and _HEAD_LINE.match(lines[at]):
         at += 1
@@ -218,7 +221,7 @@ def _place(lines: list[Any]) -> int:
 
 
 class _Search:
-    """Search for commands that build an image. It only decides whether to patch the script, not where."""
+    """Search for commands that build an image. The result decides whether to patch the script, but not where."""
 
     def __init__(self, text: str, settings: build_wrapper.Settings) -> None:
         self.settings = settings
@@ -232,7 +235,7 @@ class _Search:
         try:
             self.commands = shell_text.parse(text.replace("\r\n", " \n")).commands
         except shell_text.ShellTextError:
-            self.commands = _plain_commands(self.source)  # Continue: build_patch reports syntax errors with `bash -n`.
+            self.commands = _plain_commands(self.source)  # build_patch reports syntax errors with `bash -n`.
         self.values = _assigned_values(self.commands)
 
     def run(self) -> Anchors:
@@ -304,7 +307,10 @@ class _Search:
             self._found(command, "variable" if in_text else str(found and found[0]))
 
     def _escapes(self, program: str, before: list[str]) -> bool:
-        """Return whether a call of docker by its path bypasses the wrapper: only bash can name a function as a path."""
+        """Return whether a call of docker by its path bypasses the wrapper.
+
+        It does in other shells than bash, because only bash accepts a path as the name of a function.
+        """
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 
     def _classify_build(
@@ -379,7 +385,7 @@ class _Search:
 
 
 def _plain_commands(source: list[str]) -> list[Any]:
-    """Treat each line as one command, for scripts that the parser cannot read. Return the commands."""
+    """Split a script that the parser cannot read: treat each line as one command. Return the commands."""
     commands = []
     for number, line in enumerate(source, 1):
         words = [shell_text.Word(word, word.strip("\"'"), number) for word in line.split()]

@@ -39,7 +39,7 @@ _DOCKER_VALUES |= {"--tlscacert", "--tlscert", "--tlskey"}
 _BUILD_FLAGS = {"no-cache", "pull", "rm", "force-rm", "quiet", "load", "push", "squash", "compress", "check", "debug"}
 _BUILD_FLAGS |= {"disable-content-trust", "stream", "detach"}
 _BUILD_LETTERS = {"f": "file", "t": "tag", "o": "output", "m": "memory", "c": "cpu-shares"}
-# Options that select the compose project. The wrapper removes them, because it passes the resolved configuration.
+# Options that select the compose project. The wrapper removes them, because it passes the resolved project instead.
 _PROJECT = {"-f", "--file", "-p", "--project-name", "--project-directory", "--env-file", "--profile"}
 COMPOSE_VALUES = _PROJECT | {"--ansi", "--progress", "--parallel", "--workdir"}
 _COMPOSE_BUILD_VALUES = {"--build-arg", "--builder", "-m", "--memory", "--progress", "--ssh"}
@@ -50,7 +50,10 @@ _BAKE_VALUES |= {"--allow", "--call", "--list"}
 
 
 class NotPatched(Exception):
-    """Error for a build that runs without the bootstrap. The text begins the warning; if it is empty, print none."""
+    """Error for a build that runs without the bootstrap.
+
+    The text is the first part of the warning. If it is empty, the wrapper prints no warning.
+    """
 
 
 class Stopped(Exception):
@@ -202,7 +205,7 @@ def read_dockerfile(build: Build) -> str:
 
 
 def is_gateway(build: Build, text: str, settings: Settings) -> bool:
-    """Return whether the build makes the gateway's image. See `notes` in the documentation of build_patch."""
+    """Return whether the build produces the gateway's image. See `notes` in the documentation of build_patch."""
     image = normal(settings.image) if settings.image else ""
     if image and any(normal(tag) == image for tag in build.tags):
         return True
@@ -337,7 +340,7 @@ def has_named_contexts(docker: list[str], buildx: bool) -> bool:
 
 
 class Workspace:
-    """Temporary directory for the Dockerfiles and the bootstrap. It also deletes what killed builds left behind."""
+    """Temporary directory for the Dockerfiles and the bootstrap. It also deletes directories of killed builds."""
 
     def __init__(self, settings: Settings, docker: list[str], buildx: bool = False) -> None:
         self.settings = settings
@@ -636,7 +639,7 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
 
 def execute(words: list[str]) -> int:
     """Replace this process by the command."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Undo Python's setting: Python ignores SIGPIPE.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores SIGPIPE, and the command would inherit that.
     try:
         os.execvp(words[0], words)
     except OSError as error:

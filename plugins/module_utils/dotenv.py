@@ -42,7 +42,7 @@ class DotenvError(ValueError):
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of the file: an entry (with ``name``, and ``value`` as compose reads it) or any other text."""
+    """A part of the file: an entry (with ``name``, and ``value`` as compose reads it), or text between entries."""
 
     text: str
     name: str = ""
@@ -89,9 +89,9 @@ class Dotenv:
     def add_compose_files(self, add: list[str], project_dir: str, exists: Exists = os.path.exists) -> None:
         """Append files to the list of files that compose loads, and make every path in COMPOSE_FILE absolute.
 
-        Above the entry, write a comment that contains the previous entry or states that there was none. From it,
-        :meth:`remove_compose_files` restores the previous state. Raise :class:`DotenvError` if compose would load no
-        files except ``add``.
+        Above the entry, write a comment that contains the previous entry or states that there was none.
+        :meth:`remove_compose_files` uses this comment to restore the previous state. Raise :class:`DotenvError` if
+        compose would load no files except ``add``.
         """
         former = self._former_files(project_dir, exists)
         files = former + [path for path in (_absolute(path, project_dir) for path in add) if path not in former]
@@ -217,7 +217,7 @@ class Dotenv:
             self._pieces[-1] = _Piece(text, last.name, last.value, last.head, re.sub(r"\r?\n$", "", last.tail))
 
     def _drop(self, goes: Callable[[_Piece], bool]) -> None:
-        """Remove pieces. If the file had no trailing newline before, it has none afterwards."""
+        """Remove the pieces for which ``goes`` is true. Add no trailing newline to a file that had none."""
         open_end = self._is_open()
         dropped_last = bool(self._pieces) and goes(self._pieces[-1])
         self._pieces = [piece for piece in self._pieces if not goes(piece)]

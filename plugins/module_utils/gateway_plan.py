@@ -4,7 +4,7 @@
 
 :func:`make_plan` is pure. It makes its decisions from the configuration with resolved variables, but takes the text of
 settings from the configuration with unresolved variables. The role's file therefore contains no secret from ``.env``,
-and later edits of ``.env`` have an effect. If Compose cannot print unresolved variables, the plan does not change the
+and later edits of ``.env`` take effect. If Compose cannot print unresolved variables, the plan does not change the
 operator's command, and loads the bootstrap with ``NODE_OPTIONS``.
 """
 
@@ -29,7 +29,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 OTHER_PROXIES = (*PROXY_VARIABLES, "ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL")
 _KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
 CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
-# Use this path if the operator mounts a directory over the other one: Docker cannot create files in a read-only mount.
+# Use this path if a volume covers CA_IN_GATEWAY, because Docker cannot create a file in a read-only mount.
 CA_ELSEWHERE = "/etc/openclaw-egress/proxy-ca.pem"
 OUR_LABEL = "openclaw.egress.command"
 # `openclaw-carrier` is the name of the ingress forwarder in deployments from before the first release.
@@ -45,7 +45,7 @@ NESTED_NETWORKS = {
 
 _NODE = re.compile(r"(?:\S*/)?node(?:js)?\Z")
 _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
-# Programs that do not run the first word of the command: for them it is a user, shell text or a package name.
+# Programs that do not run the first word of their arguments: it is a user, shell text or a package name.
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
@@ -79,7 +79,7 @@ class Options:
 
     service: str
     compose_dir: str = ""
-    # The compose files that Compose loads, without ours; then our compose file and the project's .env.
+    # The compose files that Compose loads, without ours. The next two fields: our compose file, and the project's .env.
     compose_files: List[str] = field(default_factory=list)
     compose_file: str = ""
     env_file: str = ""
@@ -490,7 +490,7 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
             )
         )
     local = [name for name in _local_names(gateway) if name not in options.no_proxy]
-    # Write single hosts before ranges. Node does not understand ranges in NO_PROXY, and compares each entry as text.
+    # List hosts in addition to address ranges, because Node compares each entry of NO_PROXY as text.
     entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *local, *options.no_proxy]
     if gateway.is_network:
         _warn_of_local_names(plan, gateway, local)

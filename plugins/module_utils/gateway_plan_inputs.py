@@ -26,7 +26,7 @@ _CONTAINER_HOSTS = ("host.docker.internal", "gateway.docker.internal", "host.con
 
 
 def literal(text: str) -> str:
-    """Convert a value that `docker compose config` prints to the literal value."""
+    """Return the literal value of a text that `docker compose config` prints."""
     return text.replace("$$", "$")
 
 
@@ -53,7 +53,7 @@ def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved(raw: Environment) -> dict[str, str]:
-    """Return the environment without names whose value is only a Compose variable without a default value."""
+    """Return the environment without variables whose value is only a Compose variable that has no default value."""
     known = {}
     for name, value in raw.items():
         if value is None or _UNSET.match(value):

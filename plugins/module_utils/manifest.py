@@ -47,7 +47,7 @@ class Manifest:
         self.exists = True
 
     def record(self, kind: str, name: str, data: dict[str, Any] | None = None) -> bool:
-        """Record the current state as the original one. Later calls only note whether somebody edited our version.
+        """Record the current state as the original state. Later calls only note whether somebody edited our version.
 
         Return True if this changed an item.
         """
@@ -86,7 +86,7 @@ class Manifest:
             return "unchanged"
         new_directory = item["before"]["type"] == "absent" and now["type"] == "directory"
         if new_directory and not item.get("wrote") and not os.listdir(name):
-            # Restore this path: an interrupted run created the directory without recording that, and it is empty.
+            # A restore may remove this empty directory: an interrupted run created it, but did not record that.
             return "restored"
         if item.get("edited") or now != item.get("wrote"):
             return "drifted"

@@ -12,7 +12,8 @@ import json
 import re
 from typing import Any
 
-# OpenClaw refuses a single change that makes a file of 512 bytes or more shorter than half its length.
+# OpenClaw accepts every change that removes at most this many characters: it refuses only a change that shortens a file
+# of 512 bytes or more to less than half its length.
 MAY_GO_AT_ONCE = 200
 
 
@@ -21,7 +22,7 @@ class SettingsError(ValueError):
 
 
 class Plan:
-    """The ``changes`` by path, the undo ``data``, and in ``left`` the paths not restored, because they were edited."""
+    """The ``changes`` by path, and the undo ``data``. ``left`` has the paths not restored, because they were edited."""
 
     def __init__(self, changes: dict[str, Any], data: dict[str, Any], left: list[Any]) -> None:
         self.changes = changes
@@ -84,7 +85,7 @@ def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> s
 
 
 def _without_empty(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> tuple[Any, ...]:
-    """Add changes that remove our objects that become empty. Return all changes, and our other objects."""
+    """Add changes that remove those of our objects that become empty. Return all changes, and our remaining objects."""
     after = applied(current, changes)
     changes = dict(changes)
     for parent in sorted(made, key=len, reverse=True):

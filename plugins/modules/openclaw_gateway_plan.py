@@ -300,7 +300,7 @@ def main() -> None:
         options=Options(**{name: params[name] for name in OPTIONS}),
         real=os.path.realpath,
     ).as_dict()
-    # Rename the key, because Ansible itself prints a return value with the name `warnings`.
+    # Rename the key, because Ansible treats a return value named `warnings` as its own warnings.
     plan["warnings_found"] = plan.pop("warnings")
     module.exit_json(changed=False, **plan)
 

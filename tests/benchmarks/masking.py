@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.masking
 
-To record an exchange, the benchmark captures it, writes its request to the journal, and commits its record, like the
-proxy for a held request. It excludes the proxy's other work, such as TLS. Compare only times of the same run. Writes
-build/masking.json; exits with 1 if a goal is missed.
+To record an exchange, the benchmark captures it, writes its request to the journal, and commits its record, as the
+proxy does for a request that it holds. Other work of the proxy, such as TLS, is not measured. Compare only times of the
+same run. Writes build/masking.json; exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HOSTILE = (b"/AKIA" * 1600 + b" ") * 125
 
 
 def record(spool: Spool, body: bytes, masks: Masks) -> None:
-    """Record an exchange with this request."""
+    """Record an exchange whose request has this body."""
     exchange = ExchangeCapture(
         id=str(uuid.uuid4()), class_name="gateway", rule="default", reason="", method="POST",
         url="https://api.anthropic.com/v1/messages", host="api.anthropic.com", port=443, http_version="1.1",

@@ -1,10 +1,10 @@
-"""`make bench`: measure the cost of recording under load, beside a stock mitmdump that records nothing.
+"""`make bench`: measure the cost of recording under load, compared with a mitmdump that records nothing.
 
     python -m tests.benchmarks.recording [--profile NAME]
 
 Clients on loopback send requests over TLS and receive responses of 2 KB. On a machine with several processors, the
-measured proxy runs on a processor of its own. Compare only times of the same run. Besides the requests per second, the
-table shows the proxy's processor time per request, which depends less on other load on the machine. Writes
+measured proxy runs on a processor of its own. Compare only times of the same run. The table also shows the proxy's
+processor time per request, which depends less on other load on the machine than the requests per second. Writes
 build/recording.json; exits with 1 if a goal is missed. `--profile` writes py-spy samples to build/NAME-….txt; py-spy
 must be installed.
 """
@@ -64,7 +64,7 @@ def body(size: int) -> bytes:
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield the process. End it with a signal when the context exits."""
+    """Yield the process. Send it the signal ``how`` when the context exits, and wait for its end."""
     try:
         yield process
     finally:
@@ -119,7 +119,7 @@ def pin(pid: int, processor: int) -> None:
 
 
 def measure(profile: str | None) -> list[Result]:
-    """Measure every kind of proxy in turn, `ROUNDS` times. Return the results."""
+    """Measure each kind of proxy in turn, and repeat this `ROUNDS` times. Return the results."""
     found: dict[tuple[str, str], list[Load]] = {}
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))

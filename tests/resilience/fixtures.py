@@ -25,13 +25,14 @@ class Fixtures:
 
     @property
     def certificate(self) -> tuple[Path, Path]:
-        """Return the paths of the fake provider's certificate chain and key, for a server that takes its role."""
+        """Return the paths of the fake provider's certificate chain and key, for a server that replaces it."""
         return self.directory / "tls" / "cert.pem", self.directory / "tls" / "key.pem"
 
     def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:
         """Return a proxy for one theme. The caller starts it.
 
-        The classes sandbox and browser may reach ``*.example.com``, names below ``slow.example``, and ``more_ports``.
+        The classes sandbox and browser may reach ``*.example.com`` on the fakes' ports and on ``more_ports``, and names
+        below ``slow.example``.
         """
         assert self.providers.ca_file is not None and self.providers.http_port is not None
         directory = self.directory / name

@@ -72,7 +72,8 @@ def post(host: str, more: str) -> bytes:
 
 
 HELLO = b"\x16\x03\x01"
-# A complete ClientHello (RFC 8446, 4.1.2) with the name ALLOWED. The proxy opens the tunnel; then no side sends more.
+# A complete ClientHello (RFC 8446, 4.1.2) with the name ALLOWED. The proxy opens the tunnel. After that, neither side
+# sends anything.
 _NAME = b"\x00" + len(ALLOWED).to_bytes(2) + ALLOWED.encode()
 _EXTENSION = b"\x00\x00" + (len(_NAME) + 2).to_bytes(2) + len(_NAME).to_bytes(2) + _NAME
 _BODY = b"\x03\x03" + b"r" * 32 + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00" + len(_EXTENSION).to_bytes(2) + _EXTENSION

@@ -107,7 +107,7 @@ def garbage_in_a_stream(sock: ssl.SSLSocket) -> None:
 
 
 def endless_head(sock: ssl.SSLSocket) -> None:
-    """Send header fields without end."""
+    """Send header fields endlessly."""
     sock.sendall(b"HTTP/1.1 200 OK\r\n")
     _for_ever(sock, b"X-More: " + b"y" * 8000 + b"\r\n")
 
@@ -127,7 +127,7 @@ def endless_line(sock: ssl.SSLSocket) -> None:
 
 
 def bomb(sock: ssl.SSLSocket) -> None:
-    """Send a GiB of spaces as a MB of gzip with a wrong checksum, which no decoder reaches."""
+    """Send 1 GiB of spaces, compressed with gzip to 1 MB. The checksum is wrong, but decoders stop before it."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     spaces = b" " * (1024 * 1024)
     sock.sendall(PLAIN + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -25,7 +25,7 @@ SMALL_PUSH = 30_000
 GOAL_MEDIAN = 2.0
 """Maximum ratio of the median latency to that of a proxy without export. The exporter is a thread of the proxy."""
 POISON = 3
-"""Number of records that the destination always refuses."""
+"""Number of records that the destination refuses on every attempt."""
 
 
 def faults(loki: FakeLoki) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:

@@ -37,7 +37,7 @@ TRUNCATED = {"endless-line", "bomb"}
 
 @dataclass
 class Seen:
-    """What a client saw of a response: whether it was complete, and its status code."""
+    """Result of a client's request: whether the response was complete, and its status code."""
 
     whole: bool
     status: int

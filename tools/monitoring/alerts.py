@@ -33,7 +33,7 @@ class Times:
     """The durations in alert rules, in seconds. Tests with a real Prometheus use shorter ones."""
 
     stalled: int = 600
-    """The export is stalled if, for this time, the oldest line has waited and the destination has accepted no line."""
+    """The export is stalled if the oldest line has waited this long, and the destination accepted no line meanwhile."""
     away: int = 120
     """How long a proxy must be unreachable before the alert fires."""
     lasting: int = 300

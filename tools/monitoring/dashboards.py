@@ -93,7 +93,7 @@ def _number(
 
 
 def _table(title: str, query: Builder[Panel] | PromQL | LogQL, source: DataSourceRef, *, help_text: str = "") -> Table:
-    """Return a table for an instant query, with one row per series."""
+    """Return a table that shows the result of an instant query, with one row per series."""
     return (
         Table()
         .title(title)
@@ -101,7 +101,7 @@ def _table(title: str, query: Builder[Panel] | PromQL | LogQL, source: DataSourc
         .span(12)
         .height(9)
         .datasource(source)
-        .with_target(query)  # type: ignore[arg-type]  # the SDK's base class of queries is not generic over the store
+        .with_target(query)  # type: ignore[arg-type]  # the SDK has no common query type for Loki and Prometheus
         .with_transformation(DataTransformerConfig(id_val="organize", options={"excludeByName": {"Time": True}}))
     )
 
@@ -435,7 +435,7 @@ def _dashboard(name: str, title: str, description: str, rows: dict[str, Panels])
         board = board.with_row(Row(row).id(number))
         for panel in panels:
             number += 1
-            board = board.with_panel(panel.id(number))  # type: ignore[attr-defined]  # each panel's builder has it
+            board = board.with_panel(panel.id(number))  # type: ignore[attr-defined]  # all panel builders have it
     return board.build()
 
 
