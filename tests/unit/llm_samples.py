@@ -1,7 +1,7 @@
-"""Sample responses of the APIs that the fake provider does not serve.
+"""Sample responses of APIs that the fake provider does not serve.
 
-`tests/unit/llm/samples/NAME.json` belongs to the API with that name. It is an array of the events of a stream. The last
-event also serves as a plain response.
+`tests/unit/llm/samples/NAME.json` contains the events of a stream of the API with this name, as a JSON array. Tests use
+the last event as a plain response, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DIRECTORY = Path(__file__).parent / "llm/samples"
 
 
 def samples_of(api: Api) -> list[dict[str, Any]]:
-    """Return the sample objects of an API, or an empty list if the API has none."""
+    """Return the sample events of an API, or an empty list if the API has no samples."""
     file = _DIRECTORY / f"{api.name}.json"
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return found

@@ -1,6 +1,6 @@
-"""Chat Completions of other providers, as data: how their bodies differ from OpenAI's.
+"""Differences between the Chat Completions of other providers and those of OpenAI, as data.
 
-A comment at each dialect names its source, the provider's API reference. The texts and numbers are invented.
+The comment above each dialect names its source, mostly the provider's API reference. Texts and numbers are invented.
 """
 
 from __future__ import annotations
@@ -33,21 +33,23 @@ BY_NUMBER = {"error": "an error has a number, and no name"}
 
 @dataclass(frozen=True)
 class Dialect:
-    """A provider's form of Chat Completions.
+    """A provider's variant of Chat Completions.
 
     - `base`: the path before `/chat/completions`.
     - `usage`: the usage object of a response.
-    - `error`: the body of an error.
-    - `paths`: the path of each count in the SDK's usage object, if it differs from OpenAI's. The counts at several
-      paths are added.
-    - `cost`, `unit`: the path of the cost in that object, and its unit in US dollars.
-    - `head`: members of every object. `first`: bytes before the first event of a stream.
-    - `choice`: members of every choice. `twice`: the member in which a chunk repeats its text.
+    - `error`: the body of an error response.
+    - `paths`: the paths of each count in the SDK's usage object, if they differ from OpenAI's. If a count has several
+      paths, it is the sum of their values.
+    - `cost`: the path of the cost in the usage object. `unit`: US dollars per unit of that cost.
+    - `head`: additional members of each response object and of each chunk.
+    - `first`: bytes before the first event of a stream.
+    - `choice`: additional members of every choice.
+    - `twice`: the member of a choice in which a chunk repeats its text.
     - `reasoning`: the member of a message that contains the reasoning.
     - `usage_in`: the location of the usage in a stream: a chunk without choices (`own`), the chunk with the finish
       reason (`last`), the choice in that chunk (`choice`), or every chunk (`every`).
-    - `azure`: the API version, for Azure's deployments path.
-    - `none`: the cells of the provider test table that the provider cannot have, each with the reason.
+    - `azure`: the API version, if the provider uses the deployments path of Azure.
+    - `none`: the reason for each case of the provider test table that does not exist for the provider.
     """
 
     host: str
@@ -74,7 +76,7 @@ class Dialect:
         return openai.OpenAI(base_url=f"https://{self.host}{self.base}", **given)
 
     def usage_of(self, usage: Any) -> tuple[Usage, float | None]:
-        """Return the token counts and the cost, read from the SDK's usage object."""
+        """Read the token counts and the cost from the SDK's usage object, and return them."""
         counts = {name: _sum(usage, places) for name, places in {**OPENAI_PATHS, **self.paths}.items()}
         cost = _at(usage, self.cost) if self.cost is not None else None
         return Usage(**counts), None if cost is None else cost * self.unit
@@ -133,7 +135,7 @@ def _event(value: Json) -> bytes:
 
 
 def _at(value: Any, path: str) -> Any:
-    """Return the value at a path in the SDK's object. Members that the SDK does not know are plain dicts."""
+    """Return the value at a path in the SDK's object. Objects that the SDK has no type for are plain dicts."""
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
     return value
@@ -305,7 +307,7 @@ DIALECTS = {
         {"type": "error", **_error(type="rate_limit_error", http_code="429"), "request_id": "r-1"},
         head={"input_sensitive": False, "output_sensitive": False, "base_resp": {"status_code": 0, "status_msg": ""}},
     ),
-    # github.com/microsoft/vscode-copilot-chat, src/platform/networking: the client that reads this provider's streams.
+    # github.com/microsoft/vscode-copilot-chat, src/platform/networking: the provider's own client.
     "copilot": Dialect(
         "api.githubcopilot.com",
         "",
@@ -325,7 +327,7 @@ DIALECTS = {
         reasoning="reasoning",
         none={"error": "an error has a text, and no name"},
     ),
-    # docs.api.nvidia.com/nim/reference/llm-apis. An error has the form of RFC 9457.
+    # docs.api.nvidia.com/nim/reference/llm-apis. An error has the format of RFC 9457.
     "nvidia": Dialect(
         "integrate.api.nvidia.com",
         "/v1",

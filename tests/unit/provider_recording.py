@@ -1,4 +1,4 @@
-"""Recordings of calls from the official SDKs to the fake provider, with the received bytes of every response."""
+"""Recordings of calls from the official SDKs to the fake provider, with the bytes of each response as received."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response that a test defines. If ``cut`` is true, the connection ends in the middle of the body."""
+    """A response that a test defines. If ``cut`` is true, the connection closes in the middle of the body."""
 
     status: int
     content_type: str
@@ -78,7 +78,7 @@ class Reply:
 
 
 def _replay(http: Any, reply: Reply) -> Any:
-    """Return a transport of `httpx` or `httpx2` that sends the reply to every request."""
+    """Return a transport of `httpx` or `httpx2` that gives the same reply to every request."""
 
     class Body(http.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
@@ -166,7 +166,7 @@ class _BotocoreBody:
         self._kept = kept
 
     def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
-        # Read small pieces, so that the part of an aborted body before the abort is recorded.
+        # Read small pieces, to record the bytes that arrive before an abort.
         try:
             while piece := self._raw.read1(64):
                 self._kept.append(piece)
@@ -184,7 +184,7 @@ class _BotocoreBody:
 
 
 class Clients:
-    """Clients of the SDKs, all connected to one fake provider. `last` is the latest exchange."""
+    """Clients of the SDKs, all connected to one fake provider. `last` is the latest recorded exchange."""
 
     def __init__(self, providers: LLMProviders) -> None:
         self.providers = providers
@@ -235,9 +235,9 @@ class Clients:
 
     @contextmanager
     def speaking(self, path: str, messages: list[dict[str, Any]], *, cut: bool) -> Iterator[openai.OpenAI]:
-        """Yield a client of a WebSocket server that waits for one message, sends its own messages, and closes.
+        """Yield a client of a WebSocket server that waits for one message, sends ``messages``, and closes.
 
-        If ``cut`` is true, the server sends half of its messages and then aborts the connection.
+        If ``cut`` is true, the server aborts the connection after half of ``messages``.
         """
         texts = [json.dumps(message, ensure_ascii=False) for message in messages]
         sent = texts[: len(texts) // 2] if cut else texts
@@ -259,11 +259,11 @@ class Clients:
             yield openai.OpenAI(api_key="test", websocket_base_url=url, max_retries=0)
 
     def replaying(self, reply: Reply, http: Any = httpx2) -> Any:
-        """Return a client of `httpx2` or `httpx` that gets the reply to every request."""
+        """Return a client of `httpx2` or `httpx` that receives the same reply to every request."""
         return http.Client(transport=_transport(http, _replay(http, reply), self.exchanges))
 
     def rest(self, path: str, body: dict[str, Any]) -> None:
-        """Send a request that no SDK sends, and read the response to its end."""
+        """Send a request for which no SDK has a method. Read the complete response."""
         self._http1.post(self._base + path, json=body, headers={"x-goog-api-key": "key-test"})
 
     @property

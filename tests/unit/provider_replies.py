@@ -1,4 +1,4 @@
-"""Responses of APIs that the fake provider does not serve, in the form of API references and of the SDKs' types."""
+"""Responses of APIs that the fake provider does not serve, in the format of API references and of the SDKs' types."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def interactions(case: str) -> Reply:
 
 
 def transcription(case: str) -> Reply:
-    """Return a response of OpenAI's transcriptions API, in the form of the SDK's types."""
+    """Return a response of OpenAI's transcriptions API, in the format of the SDK's types."""
     if case == "error":
         return _json({"error": {"message": "refused", "type": "invalid_request_error", "code": None}}, 400)
     usage: Json = {"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59}
@@ -96,7 +96,7 @@ def speech(case: str) -> Reply:
 
 
 def batch(case: str) -> Reply:
-    """Return the response of Anthropic's API for a new batch, in the form of the SDK's type `MessageBatch`."""
+    """Return Anthropic's response to the creation of a batch, in the format of the SDK's type `MessageBatch`."""
     if case == "error":
         return _json({"type": "error", "error": {"type": "invalid_request_error", "message": "refused"}}, 400)
     counts = dict.fromkeys(("canceled", "errored", "expired", "succeeded"), 0) | {"processing": 1}
@@ -106,7 +106,7 @@ def batch(case: str) -> Reply:
 
 
 def responses(case: str) -> Reply:
-    """Return a response of OpenAI's Responses API, which tests also use for other providers and for WebSockets."""
+    """Return a response of OpenAI's Responses API. Other providers and WebSocket messages use the same format."""
     if case == "error":
         return _json([{"error": {"code": 400, "message": "refused", "status": "INVALID_ARGUMENT"}}], 400)
     body: Json = {"model": "tools" if case == "tools" else "m", "input": "x", "stream": case != "plain"}
@@ -116,7 +116,7 @@ def responses(case: str) -> Reply:
 
 
 def codex(case: str) -> Reply:
-    """Return a response of ChatGPT's backend to the Codex client (github.com/openai/codex, codex-rs/codex-api)."""
+    """Return a response that ChatGPT's backend sends to Codex (github.com/openai/codex, codex-rs/codex-api)."""
     if case == "error":
         return _json({"error": {"type": "usage_limit_reached", "plan_type": "plus", "resets_in_seconds": 60}}, 429)
     return responses(case)
@@ -147,7 +147,7 @@ def response_messages(case: str) -> list[Json]:
 
 
 def realtime_messages(case: str) -> list[Json]:
-    """Return the messages of a Realtime session, in the form of the SDK's type `RealtimeServerEvent`."""
+    """Return the messages of a Realtime session, in the format of the SDK's type `RealtimeServerEvent`."""
     session = {"type": "realtime", "id": "sess_1", "object": "realtime.session", "model": "m"}
     events: list[Json] = [{"type": "session.created", "session": session}]
     if case == "error":

@@ -1,4 +1,4 @@
-"""Validation of a policy's bytes against the JSON Schema in the package."""
+"""Validation of a policy file's content against the JSON Schema in the package."""
 
 import json
 import warnings
@@ -15,7 +15,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text()))
 
 
 def schema_errors(data: bytes) -> list[str]:
-    """Return the errors that an editor shows for a policy: parse it as YAML 1.2, and validate it against the schema."""
+    """Return the errors that an editor shows for a policy. Parse it as YAML 1.2, and validate it against the schema."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -63,7 +63,7 @@ def of_gemini(usage: types.GenerateContentResponseUsageMetadata | None) -> Usage
 
 
 def of_ollama(result: ollama.ChatResponse | ollama.GenerateResponse) -> Usage:
-    # Omit the cached tokens, because the SDK does not know `prompt_eval_cached_count`, which the fake provider sends.
+    # Omit the cached tokens: the fake provider sends `prompt_eval_cached_count`, but the SDK does not know this member.
     return Usage(input_tokens=result.prompt_eval_count, output_tokens=result.eval_count)
 
 
@@ -79,7 +79,7 @@ def of_bedrock(usage: dict[str, Any]) -> Usage:
 
 @contextmanager
 def anthropic_stream(events: list[dict[str, Any]]) -> Iterator[Any]:
-    """Yield a stream of Anthropic's SDK that reads the events that `botocore` returned."""
+    """Yield a stream of Anthropic's SDK. It reads the events that `botocore` returned."""
     text = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
     response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=text.encode())
     transport = httpx2.MockTransport(lambda request: response)

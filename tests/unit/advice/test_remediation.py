@@ -1,4 +1,4 @@
-"""Tests of the remedies for denied destinations: a rule that would allow the destination, or advice."""
+"""Tests of the remedies for denials. A remedy is a rule that would allow the destination, or advice."""
 
 from ipaddress import ip_network
 
@@ -14,7 +14,7 @@ from openclaw_egress.recording.denials import ANY, DenialGroup
 
 
 def group(host: str, port: int, rule: str = "default", *, code: Code | str = "", address: str = "") -> DenialGroup:
-    """Return a group of denials. Its reason is only the code, because advice must not depend on the reason's text."""
+    """Return a group of denials. Use the code as the reason, because advice must not depend on the text of a reason."""
     return DenialGroup(
         class_name="sandbox",
         host=host,
@@ -34,7 +34,7 @@ HOST = {"code": Code.HOST_ADDRESS, "address": "203.0.113.7"}
 NOT_TLS = {"code": Code.NOT_TLS}
 NO_RULE = {"code": Code.NO_RULE}
 ALLOWED = [
-    # Cases: host, port, rule, code and evidence → the expected advice.
+    # Cases: host, port and rule of the denial, its code and address, and the expected advice.
     ("packages.example.com", 443, "default", NO_RULE,
         "classes.sandbox.allow: {host: packages.example.com, ports: [443]}"),
     ("intranet", 80, "default", NO_RULE, 'classes.sandbox.allow: {host: "intranet", ports: [80]}'),

@@ -1,4 +1,4 @@
-"""Tests of `egress policy suggest`: it adds the smallest set of rules for the requests of a class to the policy."""
+"""Tests of `egress policy suggest`, which adds to a policy the fewest rules that allow the requests of a class."""
 
 import shutil
 import subprocess
@@ -123,7 +123,7 @@ def test_bytes_that_are_not_tls_are_mentioned():
 A, B = "{host: a.example, ports: [443]}", "{host: b.example, ports: [443]}"
 BOX, KEYS = "  box:\n", "    listen: 1\n    action: report\n"
 TEXTS = {
-    # Class definitions. « » mark the text that the suggestion for a.example and b.example adds.
+    # Definitions of a class. `«` and `»` enclose the text that the suggestion for a.example and b.example adds.
     "flow, without allow": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]»}}  # why\n",
     "flow, a comma at the end": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]», }}\n",
     "flow, empty": f"  box: {{listen: 1, allow: [«{A}, {B}»], action: report}}\n",
@@ -163,7 +163,7 @@ AROUND = "  first: {listen: 7, action: enforce, allow: [z.example]}\n", "  last:
 
 
 def add(text: str) -> str:
-    """Return the policy text with the suggested rules for a.example and b.example, port 443."""
+    """Return the policy text after the suggested rules for port 443 of a.example and b.example are added."""
     found = suggest(read(text), "box", [report("a.example"), report("b.example")])
     return suggested_text(text.encode(), "policy.yml", None, "box", found).decode()
 

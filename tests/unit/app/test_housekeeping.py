@@ -1,4 +1,4 @@
-"""Tests of the housekeeping thread: a failing task does not stop the thread or event loop, and a new CA is served."""
+"""Tests of the housekeeping thread: failing tasks do not stop it, and the proxy applies new policies and a new CA."""
 
 import asyncio
 import threading
@@ -80,7 +80,7 @@ def test_age_that_is_none_is_refused_with_an_example(age):
 
 @pytest.mark.parametrize("how", ["raises", "fails", "never answers"])
 def test_policy_whose_listeners_cannot_open_is_not_applied(service, monkeypatch, how):
-    """Expect the proxy to keep the previous policy, report the problem, and try again until the listeners open."""
+    """Expect the proxy to keep the previous policy, to report the problem, and to retry until the listeners open."""
     monkeypatch.setattr("openclaw_egress.app.open_listeners.LISTEN_SECONDS", 0.5)
     broken, applied = threading.Event(), []
     broken.set()
@@ -105,7 +105,7 @@ def test_policy_whose_listeners_cannot_open_is_not_applied(service, monkeypatch,
     assert not service.readiness.ready()[0] and service.policies.current is before and successful(service) == 0
     broken.clear()
     assert soon(lambda: service.policies.current.classes["gateway"].listen == new)
-    # The proxy opens the new listeners before it applies the new policy, and then closes the old listeners.
+    # The proxy opens the new listeners, applies the new policy, and only then closes the old listeners.
     ports = {found.listen for found in service.policies.current.classes.values()}
     assert soon(lambda: len(applied) > 1) and applied[-2:] == [{*ports, old}, ports]
     assert successful(service) == 1 and not [one for one in service.readiness.ready()[1]["problems"] if "listen" in one]
@@ -192,7 +192,7 @@ def test_a_reload_waits_until_the_new_ca_is_served(tmp_path, serves_while_read):
         served.serve()
         certificates.create(directory, keys, ["api.llm.example"], force_issuing=True)
         expected = certificates.show(directory).issuing_sha256
-        # Also test a TLS handshake while the proxy reads the CA files, because handshakes can happen at any time.
+        # In one case, a TLS handshake happens while the proxy reads the CA files.
         assert served.look(lambda info: served.serve() if serves_while_read else None)
         loop = threading.Timer(0.2, served.serve)
         loop.start()

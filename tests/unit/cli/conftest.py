@@ -1,4 +1,4 @@
-"""Fixtures of the commands that the proxy runs for an operator: no running proxy, and the fake Loki."""
+"""Fixtures for tests of operator commands: the state directory of a stopped proxy, and the Loki fake."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.loki import FakeLoki
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the state directory of a proxy that does not run. Commands wait only a moment for it."""
+    """Return the state directory of a stopped proxy. Commands wait only 0.1 s for the proxy."""
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
@@ -21,6 +21,6 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def loki() -> Iterator[FakeLoki]:
-    """Run the fake Loki."""
+    """Run the Loki fake."""
     with FakeLoki() as running:
         yield running

@@ -1,4 +1,4 @@
-"""Tests of `egress audit` and `egress export`: the spool, a file, and the Loki fake as the destination."""
+"""Tests of `egress audit` and `egress export` with lines from the spool, from a file, and from the Loki fake."""
 
 import json
 import sqlite3
@@ -28,7 +28,7 @@ EDIT_LINE_4 = "UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), 'early
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return the path of a spool whose lines are acknowledged. Environment variables make the command use it."""
+    """Return the path of a spool whose lines are acknowledged. Set the environment so that `egress` uses this spool."""
     chains.write_chain(tmp_path / "spool.db")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
@@ -130,7 +130,7 @@ def test_duplicate_lines_in_loki_are_no_finding(path, loki, monkeypatch):
 
 
 def test_loki_is_read_in_pages_below_its_limits(tmp_path, monkeypatch):
-    """Read 30 lines of 150 KB, which exceed the maximum size of one result of Loki."""
+    """Read 30 lines of 150 KB. Together they exceed the maximum size of one Loki response."""
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     with chains.Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
         for number in range(30):
@@ -256,7 +256,7 @@ def test_failure_leaves_no_file_where_no_spool_is(tmp_path, monkeypatch):
         '{"codes": [1]}',
         '{"time": {}}',
         "[" * 10**5,
-        # Files with numbers that neither a float nor SQLite can hold.
+        # Numbers that are out of range: for a float, for SQLite's integers, or for any valid result.
         f'{{"findings": 1{"0" * 400}, "time": 1}}',
         '{"findings": -1, "time": 1}',
         '{"findings": 0, "time": NaN}',
@@ -294,7 +294,7 @@ def test_audit_is_limited_to_the_requested_time_range(path):
 
 
 def time_before(path, seq: int) -> str:
-    """Return a time for `--since` between a line and the one before it."""
+    """Return a time for `--since` that is between the times of line ``seq`` and the previous line."""
     with SpoolReader(path) as reader:
         times = {seq: time_ns for seq, time_ns, _, _ in reader.ledger(*reader.range_of())}
     return datetime.fromtimestamp((times[seq - 1] + times[seq]) / 2e9, UTC).isoformat()
@@ -314,7 +314,7 @@ def test_range_is_checked_from_its_checkpoint_on(signed, seq, found):
         signed, f"UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), '{seq}', 'xx') AS BLOB) WHERE seq = {seq}"
     )
     change(signed, f"UPDATE ledger SET hash = zeroblob(32) WHERE seq = {seq}")
-    # The checkpoint, line 11, names the hash of line 10.
+    # The range begins at line 11, a checkpoint that contains the hash of line 10.
     result = egress("audit", "--json", "--since", time_before(signed, 14))
     assert result.exit_code == 1, result.output
     texts = [finding["detail"] for finding in json.loads(result.stdout)["reports"][0]["findings"]]

@@ -1,4 +1,4 @@
-"""Tests of `egress backup` and `egress restore`: each backup is restored, and audited against the Loki fake."""
+"""Tests of `egress backup` and `egress restore`. They restore each backup and audit it against the Loki fake."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Endpoint:
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return the path of a spool with the signed lines of `chains.write_chain`, none of which was sent."""
+    """Return the path of a spool with the signed lines of `chains.write_chain`, all of them pending."""
     state = tmp_path / "state"
     chains.write_chain(state / "spool.db", signed=True)
     with closing(sqlite3.connect(state / "spool.db", isolation_level=None)) as db:
@@ -70,7 +70,7 @@ def refused(*words) -> str:
 
 
 def send(path, loki, more=()) -> None:
-    """Run an instance on the spool: record more exchanges, write a checkpoint, and send everything to Loki."""
+    """Record more exchanges in the spool, write a checkpoint, and send all pending lines to Loki."""
     with Spool(path, sync_seconds=None, signer=Signer.in_directory(path.parent)) as spool:
         for name in more:
             spool.close_exchange(chains.exchange(name))
@@ -195,7 +195,7 @@ def test_backup_to_a_full_disk_leaves_no_file(path):
     target = path.parent.parent / "too-large.backup"
     words = [sys.executable, "-m", "openclaw_egress", "backup", str(target)]
     limit = 100_000
-    # The limit makes the kernel refuse larger files, as a full disk does.
+    # Simulate a full disk: with this limit, the kernel refuses to write larger files.
     result = subprocess.run(
         words,
         check=False,
@@ -223,7 +223,7 @@ def test_restored_instance_is_clean_and_continues_the_chain(path, tmp_path, loki
     reports = audit(loki)
     assert findings(reports) == [[], []]
     assert [one["seq"] for one in reports[0]["restored"]] == [chains.LINES + 1]
-    # Old and new checkpoints have valid signatures of different keys.
+    # The checkpoints before and after the restoration have valid signatures of different keys.
     assert reports[0]["signed_seq"] == reports[0]["last_seq"] - 1
     assert (path.parent / PUBLIC_FILE).read_text() != (state / PUBLIC_FILE).read_text()
     with SpoolReader(copy) as reader:
@@ -242,7 +242,7 @@ def test_lines_after_the_backup_are_named_and_nothing_is_forged(path, tmp_path, 
     reports = audit(loki)
     assert findings(reports) == [[], [], []], reports
     assert "wrote after the backup" in reports[2]["source"]
-    # The newest line of the backup, and then two exchanges and a checkpoint, which is signed.
+    # The four lines are the newest line of the backup, two exchanges, and a signed checkpoint.
     assert (reports[2]["found"], reports[2]["last_seq"], reports[2]["signed_seq"]) == (4, 22, 21)
     assert len(set(loki.lines())) == len(loki.lines()), "a line was sent twice"
     assert [f for f in findings(audit(loki, "--since", "2099-01-01T00:00")) if f] == []
@@ -255,7 +255,7 @@ def test_pending_lines_of_a_backup_are_sent_once_and_unmodified(path, tmp_path, 
     done("restore", tmp_path / "one.backup", "--replace")
     send(path, loki)
     assert before <= set(loki.lines())
-    # Loki stored the lines that it already had only once: the restored spool sent the same bytes.
+    # Loki has each line only once, because the restored spool sent the same bytes as before.
     assert len(loki.lines()) == len(set(loki.lines()))
     assert findings(audit(loki))[:2] == [[], []]
 
@@ -399,7 +399,7 @@ def test_unreadable_file_names_the_permission(path, tmp_path):
 
 
 def forge_tombstone(path: Path, key: Signer, seq: int, lines: str) -> None:
-    """Delete lines, and store a tombstone that claims the line ``seq`` and is signed with a key."""
+    """Delete lines, and store a tombstone with the number ``seq`` that is signed with a key."""
     last = int(lines.rpartition("-")[2])
     with SpoolReader(path) as reader:
         digest = (reader.digest(last) or b"").hex()
@@ -420,7 +420,7 @@ def test_restoration_that_the_chain_does_not_record_gives_no_key(path, tmp_path)
         "openclaw.egress.spool.key": eve.public,
     }
     damaged(path, "UPDATE records SET state = 1")
-    # The first claim names a line that the chain does not have, the second one a line with another text.
+    # The first claim names line 19, which does not exist. The second names line 1, which records an exchange.
     for newest in (18, 0):
         claim |= {"seq": newest + 1, "openclaw.egress.spool.last_seq": newest}
         damaged(path, f"INSERT INTO meta VALUES ('restored_{newest}', '{json.dumps(claim)}')")
@@ -432,7 +432,7 @@ def test_restoration_that_the_chain_does_not_record_gives_no_key(path, tmp_path)
 
 
 def test_restoration_with_another_key_invalidates_the_earlier_checkpoints(path, tmp_path):
-    """Each part of the chain has one key: a restoration cannot add a key for lines that have another one."""
+    """Replace the key in a backup. Expect the audit to reject the earlier checkpoints, which another key signed."""
     eve = Signer.in_directory(tmp_path / "eve")
     done("backup", tmp_path / "one.backup")
     damaged(tmp_path / "one.backup", f"UPDATE backup_files SET content = CAST('{eve.public}' AS BLOB)")
@@ -448,7 +448,7 @@ def test_key_of_a_previous_instance_signs_no_line_after_its_backup(path, tmp_pat
     done("restore", tmp_path / "one.backup")
     send(copy, loki, ["new-1", "new-2", "new-3"])
     assert egress("audit").exit_code == 0
-    # The lines 19 and 20 record the restoration and the start; the newest line is a checkpoint.
+    # Lines 19 and 20 record the restoration and the start of the proxy. The newest line is a checkpoint.
     forge_tombstone(copy, old, 23, "20-22")
     (report,) = json.loads(egress("audit", "--json").stdout)["reports"]
     assert findings([report]) == [[("missing", 20)]]
@@ -496,7 +496,7 @@ def test_damaged_restoration_ends_commands_with_a_remedy(path, value):
 
 
 def record(path: Path, *new: str) -> None:
-    """Record exchanges, and send nothing."""
+    """Record exchanges in the spool without sending them to Loki."""
     with Spool(path, sync_seconds=None, signer=Signer.in_directory(path.parent)) as spool:
         for name in new:
             spool.close_exchange(chains.exchange(name))
@@ -648,7 +648,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def test_commands_of_the_guide_work_in_their_order(path, tmp_path, monkeypatch):
-    """Run each `egress` command of the guide, with the directory of the test in place of the container's `/spool`."""
+    """Run each `egress` command of the guide. The test's directory replaces the container's `/spool`."""
     blocks = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     words = [line.partition(" egress ")[2] for block in blocks for line in block.splitlines() if " egress " in line]
     assert len(words) >= 3
@@ -658,5 +658,5 @@ def test_commands_of_the_guide_work_in_their_order(path, tmp_path, monkeypatch):
         stdin = Path(source).read_bytes() if source else None
         result = CliRunner().invoke(app, shlex.split(command.replace("/spool/", f"{path.parent}/")), input=stdin)
         assert result.exit_code == 0, (line, result.output, result.exception)
-        for name in re.findall(r"/spool/(\S+)", command):  # `docker cp` copies the file to the working directory.
+        for name in re.findall(r"/spool/(\S+)", command):  # The guide runs `docker cp` here.
             (tmp_path / name).write_bytes((path.parent / name).read_bytes())

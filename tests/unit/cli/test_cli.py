@@ -248,7 +248,7 @@ def test_line_ends_are_kept_on_request():
 
 
 def deny(state: Path, *changes: dict) -> None:
-    """Record one denial for each mapping. By default, it is of class sandbox, and reported instead of enforced."""
+    """Record one denial for each mapping of changes. The default is a reported denial of class sandbox."""
     known = {
         "class_name": "sandbox", "port": 443, "rule": "default", "code": Code.NO_RULE, "reason": "no rule",
         "enforced": False,
@@ -273,7 +273,7 @@ def test_denials_are_counted_and_have_a_remedy(egress, state):
     )
     result = egress("denials")
     assert result.exit_code == 0
-    # Read only lines that begin with a number, because the last column continues on further lines.
+    # Ignore lines that do not begin with a number: they continue the last column of the previous line.
     rows = [line.split() for line in result.stdout.splitlines() if line.split()[0].isdigit()]
     said = " ".join(result.stdout.split())
     assert [row[0] for row in rows] == ["42", "7", "2", "1"]
@@ -410,7 +410,7 @@ CASES = """\
 
 @pytest.fixture
 def cases(tmp_path):
-    """Return a function that writes a file with test cases for a policy, and returns the file's name."""
+    """Return a function that writes test cases for a policy to a file and returns the path of the file."""
 
     def write(text: str) -> str:
         file = tmp_path / "cases.yml"

@@ -1,4 +1,4 @@
-"""Tests that the CLI reports records correctly: status of refusals, reported denials, clients, and marked bodies."""
+"""Tests that the CLI reports records correctly: refusals, denials, clients, and bodies that imitate its own output."""
 
 import errno
 import json
@@ -64,17 +64,17 @@ type Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def command(caplog) -> Iterator[Run]:
-    """Return a function that runs `egress` with a state directory, and asserts that it logs nothing."""
+    """Return a function that runs `egress` with a state directory and asserts that the command logs nothing."""
 
     def call(state: Path, *words: str, no_access: bool = False, **variables: str):
         environment = {**os.environ, "EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1", **variables}
         with without_root_access() if no_access else nullcontext(), caplog.at_level(logging.INFO):
             done = run_egress(*words, environment=environment)
-        # Expect no log records, because `egress run` in its own process would print them to standard error.
+        # Expect no log records: `egress run` would print them to standard error in addition to its message.
         assert caplog.records == []
         return done
 
-    # Restore the handler after the test, because `egress run` replaces it.
+    # Restore the SIGHUP handler after the test, because `egress run` replaces it.
     before = signal.getsignal(signal.SIGHUP)
     yield call
     signal.signal(signal.SIGHUP, before)
@@ -109,7 +109,7 @@ def test_many_clients_of_one_destination_do_not_fill_the_table(egress, state):
 
 
 def on_a_terminal(state: Path, columns: int, *words: str) -> str:
-    """Return the command's output on a terminal of this width."""
+    """Run `egress` on a terminal of this width. Return its output."""
     script = f"stty cols {columns}; {sys.executable} -m openclaw_egress {' '.join(words)}"
     environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "TERM": "xterm"}
     environment.pop("COLUMNS", None)
@@ -141,7 +141,7 @@ ADDED = [*absent_until(0)]
 
 
 def make_old(spool: Path) -> None:
-    """Convert a spool to an older version: drop the columns that were added later, and write the old values."""
+    """Convert a spool to an older version: drop the columns of later versions, and write the values of the old one."""
     with closing(sqlite3.connect(spool)) as db:
         for name in ADDED:
             db.execute(f"ALTER TABLE records DROP COLUMN {name}")

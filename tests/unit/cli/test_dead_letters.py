@@ -1,4 +1,4 @@
-"""Tests of `egress dead-letter` and `egress resend`, which also run each remedy that a message names."""
+"""Tests of `egress dead-letter` and `egress resend`. They also run the commands that the messages advise."""
 
 import json
 import time
@@ -28,7 +28,7 @@ class Endpoint:
 
 @pytest.fixture
 def path(stopped):
-    """Return a spool of 20 lines. Lines 19 and 20 record that 2 and 9 are dead letters. All others are acknowledged."""
+    """Return a spool of 20 lines. Lines 2 and 9 are dead letters, recorded by lines 19 and 20; the others were sent."""
     chains.write_chain(stopped / "spool.db")
     with Spool(stopped / "spool.db", sync_seconds=None) as spool:
         for seq, why in ((2, TOO_OLD), (9, TOO_LONG)):
@@ -40,7 +40,7 @@ def path(stopped):
 
 @contextmanager
 def proxy(path, loki, monkeypatch):
-    """Run the flush thread, which runs commands for the spool, and the exporter, which sends lines."""
+    """Run the spool's flush thread, which runs operator commands, and the exporter, which sends lines to Loki."""
     monkeypatch.setattr(command, "WAIT_SECONDS_STOPPED", 30)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{loki.url}/otlp/v1/logs")
     with Spool(path, sync_seconds=0.01) as spool:
@@ -94,7 +94,7 @@ def test_list_shows_each_dead_letter_with_the_destinations_reason(path):
     head, first, second, last = result.stdout.splitlines()
     assert head.split() == ["seq", "time", "class", "host", "size", "reason"]
     assert "api.anthropic.com" in first and "too_old: entry has timestamp \\x1b[31mtoo old" in first
-    # Line 9 is a later part of a split exchange. It has no host field, so the host must come from the first part.
+    # Line 9 is a later line of a split exchange. Only the first line of the exchange contains the host.
     assert second.split()[0] == "9" and "api.anthropic.com" in second and "line_too_long" in second
     assert last == "2 dead letters: 1 too_old, 1 line_too_long"
 
@@ -192,7 +192,7 @@ def test_audit_names_the_command_that_mends_what_is_missing(path, loki, monkeypa
 
 
 def test_lines_that_the_destination_has_are_stored_only_once(path, loki, monkeypatch):
-    """Resend lines that Loki already has. Loki recognises each by its equal time, text and metadata."""
+    """Resend lines that Loki already has. Loki recognises them, because time, text and metadata are identical."""
     with proxy(path, loki, monkeypatch) as spool:
         for _ in range(2):
             assert egress("resend", "1,3-8,10-20").exit_code == 0
@@ -207,7 +207,7 @@ def test_audit_says_which_absent_lines_are_lost(path, loki, monkeypatch):
     with Spool(path, sync_seconds=None) as spool, spool._storage.transaction() as (db, _):
         db.execute(
             "DELETE FROM records WHERE seq = 1"
-        )  # Simulate the size limit, which deletes the oldest acknowledged lines.
+        )  # The size limit of the spool deletes the oldest acknowledged lines in the same way.
     first, second = audited(path)[1]["findings"]
     assert "the spool no longer has 1 of them" in first["detail"] and "remedy" not in first
     assert second["remedy"] == "egress resend 3"

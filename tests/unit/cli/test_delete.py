@@ -1,4 +1,4 @@
-"""Tests of `egress delete`: the content is gone from the disk, and the audit proves that only those lines are gone."""
+"""Tests of `egress delete`: no deleted content stays on disk, and the audit proves that no other line is gone."""
 
 import json
 import os
@@ -35,14 +35,14 @@ WIDE = ("--since", "1d", "--until", "2099-01-01T00:00")
 
 @pytest.fixture
 def path(stopped):
-    """Return a spool of 18 signed and acknowledged lines. The classes of the lines are `gateway`."""
+    """Return a spool of 18 acknowledged lines with signed checkpoints. All exchanges are of class `gateway`."""
     chains.write_chain(stopped / "spool.db", signed=True)
     return stopped / "spool.db"
 
 
 @contextmanager
 def proxy(path, monkeypatch, **options):
-    """Run the spool's flush thread, which runs commands."""
+    """Run the spool's flush thread, which runs operator commands."""
     monkeypatch.setattr(dead_letters, "WAIT_SECONDS_STOPPED", 30)
     with Spool(path, sync_seconds=0.01, signer=Signer.in_directory(path.parent), **options) as spool:
         yield spool
@@ -69,7 +69,7 @@ def codes(reports) -> list[set[tuple[str, int]]]:
 
 
 def on_disk(path, text: bytes) -> list[str]:
-    """Return the files of the state directory that contain a text."""
+    """Return the names of the files in the state directory that contain a text."""
     return [file.name for file in path.parent.iterdir() if file.is_file() and text in file.read_bytes()]
 
 
@@ -105,7 +105,7 @@ def test_content_is_gone_from_every_file_and_the_chain_is_proven(path, monkeypat
     assert (event.outcome, event.seq) == ("deleted", stone.seq)
     assert event.reason.startswith("ada (uid ") and event.reason.endswith("erasure request 7")
     assert (stone.lines, stone.count) == ("1-10,12-17", 16)
-    # Also an audit of a part of the chain knows a deletion that is recorded after that part.
+    # The audit of a part of the chain also accepts a deletion that a line after that part records.
     assert audit("--store", "none", "--until", "2099-01-01T00:00")[0]["findings"] == []
 
 
@@ -117,7 +117,7 @@ def test_exported_file_is_proven_by_itself(path, monkeypatch, tmp_path):
     file = tmp_path / "records.jsonl"
     assert egress("export", "-o", file).exit_code == 0
     (report,) = audit("--file", file, "--key", key)
-    # No line is before the first one of the file, so those deletions are outside of it.
+    # The file begins at line 11, so the deletion of lines 1 to 10 is outside of the audited range.
     assert report["findings"] == [] and report["explained"] == {"deleted": 6}
     file.write_text(file.read_text().replace("12-17", "12-16"))
     assert {code for code, _ in codes(audit("--file", file, "--key", key))[0]} >= {"signature", "missing"}
@@ -213,7 +213,7 @@ def test_audit_accepts_deleted_lines_at_the_destination_and_only_those(path, lok
     fill(path, loki, *range(1, 11), 13)
     assert codes(audit(*store)) == [set(), {("missing", 1), ("missing", 13)}]
     with proxy(path, monkeypatch):
-        # Delete the lines 1 to 10 only.
+        # Delete lines 1 to 10. The command skips line 11, because it is a checkpoint.
         submit(path, Command(Action.DELETE, ((1, 11),), "ada: test"))
         until(lambda: not list(path.parent.glob("*.command.*")))
     reports = audit(*store)
@@ -233,7 +233,7 @@ def test_audit_counts_deleted_lines_that_the_destination_still_has(path, loki, m
 
 def test_tombstone_without_a_valid_signature_explains_nothing(path, loki):
     fill(path, loki, *range(12, 18))
-    with Spool(path, sync_seconds=None) as spool:  # Without the key.
+    with Spool(path, sync_seconds=None) as spool:  # no signer: the tombstone is unsigned
         submit(path, Command(Action.DELETE, ((12, 17),), "eve: test"))
         spool.run_commands()
     reports = audit("--store", f"{loki.url}/otlp/v1/logs")
@@ -241,7 +241,7 @@ def test_tombstone_without_a_valid_signature_explains_nothing(path, loki):
 
 
 def test_tombstone_of_another_chain_of_the_same_key_explains_nothing(path):
-    """A restored backup with keys has the same key, and other lines with the same numbers."""
+    """Two chains can have the same key, and different lines with the same numbers, if a backup contains the key."""
     (other := path.parent / "other").mkdir()
     for name in ("signing-key.pem", "signing-key.pub"):
         (other / name).write_bytes((path.parent / name).read_bytes())
@@ -304,7 +304,7 @@ def test_printed_request_selects_exactly_the_deleted_lines(path, loki, monkeypat
     with SpoolReader(path) as reader:
         times = [row.time_ns for row in reader.query(Filters(event_names=["openclaw.egress.exchange"]))]
     first, last = (datetime.fromisoformat(request[name]).timestamp() for name in ("start", "end"))
-    # Loki refuses an end in the future, and a period below one second.
+    # Loki refuses a deletion request whose end is in the future or whose period is shorter than one second.
     assert first <= times[0] / 1e9 and times[-1] / 1e9 <= last < time.time() + 1 and last - first >= 1
     query = urllib.parse.urlencode(request | {"limit": 1000, "end": f"{time.time_ns()}"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(

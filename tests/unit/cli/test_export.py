@@ -20,7 +20,7 @@ LONG = b"long " * 100_000
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a state directory with two exchanges, one of them in parts and with a binary response, and a denial."""
+    """Return a state directory with a denial and two exchanges. One exchange is split and has a binary response."""
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
         spool.close_exchange(
             hostile_exchange("1" * 32, request_facts=RequestFacts("chat", "anthropic", "=cmd()", False))

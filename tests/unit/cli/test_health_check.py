@@ -1,4 +1,4 @@
-"""Tests of the health check against other programs that listen on its port."""
+"""Tests of the health check. Some of them run another program on the health port."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from openclaw_egress.cli import health_check
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """Run a server on the health port that responds with the first item of the yielded list."""
+    """Run a server on the health port. It responds with the first item of the list that the fixture yields."""
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):

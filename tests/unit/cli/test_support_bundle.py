@@ -1,4 +1,4 @@
-"""Tests of `egress support-bundle`: its contents, and that they include no secret and no body."""
+"""Tests of `egress support-bundle`: the bundle has the documented contents, and no secret and no body."""
 
 import json
 import sqlite3

@@ -166,8 +166,8 @@ def test_invalid_options_are_refused(state, arguments, text):
 
 
 def test_rebuild_is_refused_while_the_proxy_writes_and_without_a_spool(state, monkeypatch, tmp_path):
-    # In a deployment, the command and the proxy are different processes. The test needs only one process, because each
-    # open file has its own lock.
+    # In a deployment, the command and the proxy are different processes. The test can run both in one process, because
+    # the lock belongs to the open file, not to the process.
     with Spool(state / "spool.db", sync_seconds=None, local=True):
         result = CliRunner().invoke(app, ["usage", "--rebuild"])
         assert result.exception is not None

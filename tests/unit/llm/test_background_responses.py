@@ -1,4 +1,4 @@
-"""Tests of responses that OpenAI's API generates in the background and that clients read later."""
+"""Tests of OpenAI's background responses, which the API generates after the POST and clients retrieve later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of Bedrock's Converse and InvokeModel with examples from the reference: responses, streams and requests."""
+"""Tests of Bedrock's Converse and InvokeModel with examples from AWS's reference: responses, streams and requests."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_aborted_stream_has_no_usage_and_no_stop_reason() -> None:
     assert facts.messages[0]["parts"][:2] == PARTS[:2]
 
 
-# Positions of the changed byte: in the prelude CRC, in a header, in the payload, and in the message CRC.
+# Change one byte in the prelude CRC, in a header, in the payload, or in the message CRC.
 @pytest.mark.parametrize("at", [9, 20, -6, -1])
 def test_wrong_crc_keeps_what_was_complete_and_marks_it_truncated(at: int) -> None:
     wrong = bytearray(EVENTS[6])

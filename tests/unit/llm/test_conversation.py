@@ -1,4 +1,4 @@
-"""Tests of the conversation reader: one conversation in the form of each API, and bodies without a conversation."""
+"""Tests of the conversation reader: the same conversation in the format of each API, and bodies without one."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from openclaw_egress.llm import openai_chat
 from openclaw_egress.llm.conversation import Part, Turn, assembled_turns, request_turns, response_turns
 
-PICTURE = "QUJDRA=="  # 4 bytes
+PICTURE = "QUJDRA=="  # base64 of 4 bytes
 ARGUMENTS = '{\n  "city": "Oslo"\n}'
 
 ANTHROPIC = {
@@ -104,7 +104,7 @@ def test_same_conversation_reads_the_same_in_each_api(body):
     found = parts(request_turns(json.dumps(body)))
     medium = found[1][1]
     assert medium.kind == "media" and medium.size == 4
-    # Ignore the role of a tool's result, because APIs use different roles for it.
+    # Ignore the role of a message with a tool result, because APIs use different roles for it.
     said = [(role if part.kind != "tool_result" else "", part) for role, part in found if part.kind != "media"]
     assert said == [
         ("system", Part(kind="text", text="Be brief.")),

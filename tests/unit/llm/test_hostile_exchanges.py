@@ -1,7 +1,8 @@
-"""Tests of the readers of all registered APIs with hostile bytes: every split, 10,000 exchanges, bounded memory.
+"""Tests that hostile bytes cannot harm the readers of any registered API: every split, 10,000 exchanges, and memory.
 
-The tests randomly change bodies of the fake provider. For any change, a reader must not raise, and its memory must stay
-bounded. Its result must not depend on how the bytes are split into chunks. Pytest's timeout detects hanging readers.
+The tests randomly change bodies of the fake provider. Whatever the change, a reader must not raise an exception, and
+its memory must stay bounded. Its result must not depend on the division of the bytes into chunks. If a reader hangs,
+pytest's timeout ends the test.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ USAGE = {
 }  # fmt: skip
 # Matches the models in the example paths of the API registrations.
 MODEL = re.compile(r"gemini-2.5-flash|claude-sonnet-4-5-20250929-v1:0|claude-[^/]+(?=:\w+Predict)|mistral-medium-3")
-# Bytes that a random change inserts, or substitutes for a JSON value.
+# Bytes that a random change inserts into a body or writes in place of a JSON value.
 JUNK = [
     b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 30, b"9" * 5000, b'""', b'"\\ud800"', b'"\\udc00\\ud800"',
     b"[]", b"{}", b"[" * 2000, b'{"a":' * 500, b'"', b"\\", b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\r\n\r\n",
@@ -100,7 +101,7 @@ def request_of(api: Api, chunks: list[bytes]) -> RequestFacts:
 
 @EACH
 def test_every_split_of_each_body_gives_the_same(api: Api) -> None:
-    # Use the shortest body of each content type.
+    # Use only the shortest body of each content type, to limit the number of splits.
     shortest = {seed[0]: seed for seed in sorted(seeds(api), key=lambda seed: -len(seed[2]))}
     read = 0
     for content_type, request, response in shortest.values():
@@ -161,13 +162,13 @@ def test_hostile_exchanges_never_raise_and_never_depend_on_chunks(api: Api) -> N
 
 
 def requests_of(chance: random.Random) -> list[bytes]:
-    """Return three `response.create` requests, each with its own `stream_id`; some are damaged."""
+    """Return three `response.create` requests, each with its own `stream_id`. Damage some of them at random."""
     posted = [json.dumps({"type": CREATE, "model": "m", "input": "x", "stream_id": f"s{n}"}).encode() for n in range(3)]
     return [hostile(message, posted, chance) if chance.random() < 0.3 else message for message in posted]
 
 
 def events_of(chance: random.Random) -> list[bytes]:
-    """Return the interleaved events of three responses; some are damaged, repeated or missing."""
+    """Return the interleaved events of three responses. Damage, repeat or omit some of them at random."""
     streams = [
         [event.encode() for event in response_events(f"r{n}", "Grüße ✓", USAGE, stream_id=f"s{n}")] for n in range(3)
     ]
@@ -185,7 +186,7 @@ def responses_on_websocket(
 ) -> list[ResponseFacts]:
     """Read responses as the recorder does. Return their `ResponseFacts` in the order in which the responses end.
 
-    ``chance`` splits the messages into random chunks. If it is None, they are not split.
+    If ``chance`` is not None, split each message into random chunks.
     """
     lanes, readers, found = Lanes(), dict[Turn, ResponseReader](), list[ResponseFacts]()
     for message in posted:
@@ -219,7 +220,7 @@ def test_hostile_messages_of_responses_on_a_websocket() -> None:
         assert responses_on_websocket(posted, events, chance) == found
         complete += sum(facts.usage.input_tokens == 5 and facts.finish_reasons == ("completed",) for facts in found)
         json.dumps([[vars(facts.usage), facts.messages, facts.model, facts.id] for facts in found], allow_nan=False)
-    # Require that most responses stay readable, because readers that refuse every message would pass otherwise.
+    # Require that most responses stay readable. Without this check, readers that refuse every message would pass.
     assert complete > 2000
 
 
@@ -233,7 +234,7 @@ ENDLESS = (
 
 
 def endless(kind: str) -> Iterator[bytes]:
-    """Yield chunks of 64 KiB forever."""
+    """Yield chunks of about 64 KiB without end, for a body of this kind."""
     number = itertools.count()
     while True:
         match kind:
@@ -244,7 +245,7 @@ def endless(kind: str) -> Iterator[bytes]:
             case "one string":
                 yield b'{"a": "' + b"x" * 65529
             case "long message":
-                # Yield one complete message, then messages without their end.
+                # Yield one complete message, and after it only messages whose last bytes are missing.
                 yield aws_event("chunk", {"bytes": "x" * 65536})[: 65536 if next(number) else None]
 
 
@@ -256,7 +257,7 @@ def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
         chunks = list(itertools.islice(endless(kind), 8))
         tracemalloc.start()
         try:
-            # Feed about 12 MB, more than a reader may keep. The chunks do not count: they were created before tracing.
+            # Feed about 12 MB, more than a reader may keep. The trace excludes the chunks, which already exist.
             for chunk in itertools.islice(itertools.cycle(chunks), 180):
                 reader.feed(chunk)
             reader.finish()
@@ -264,7 +265,7 @@ def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
         finally:
             tracemalloc.stop()
     worst = max(peaks, key=lambda key: peaks[key])
-    # The reader may hold a body or an event, a copy while it parses it, and the assembled message.
+    # A reader may hold a body or an event, a second copy of it during parsing, and the assembled message.
     assert peaks[worst] < 4 * MAX_EVENT_BYTES, (worst, peaks[worst])
 
 

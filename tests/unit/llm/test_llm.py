@@ -41,7 +41,7 @@ def stream(*events: Any) -> bytes:
 
 
 def sent(path: str, model: str, *, streamed: bool) -> bytes:
-    """Return the fake provider's response to a request that uses every feature."""
+    """Return the body of the fake provider's response to a request that asks for reasoning and for the usage."""
     body: dict[str, Any] = {"model": model, "messages": [], "input": "x", "stream": streamed}
     body |= {"thinking": {"type": "enabled"}, "stream_options": {"include_usage": True}}
     request = Request("POST", "host.example", path, {}, {}, json.dumps(body).encode(), body)

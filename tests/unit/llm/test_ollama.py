@@ -1,4 +1,4 @@
-"""Tests of Ollama's chat and generate with examples from its reference, and of other servers at the same paths."""
+"""Tests of Ollama's chat and generate with examples from its reference, and of other servers that use these paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of embeddings, images and audio: the readers report the same as OpenAI's types for the same bytes."""
+"""Tests of embeddings, images and audio: for the same bytes, the readers and the types of OpenAI's SDK agree."""
 
 from __future__ import annotations
 

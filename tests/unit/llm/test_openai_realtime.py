@@ -1,4 +1,4 @@
-"""Tests of the Realtime API: the usage of a session is the sum over its responses."""
+"""Tests of the Realtime API: the usage of a session is the sum of the usage of its responses."""
 
 from __future__ import annotations
 

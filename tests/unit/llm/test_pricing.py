@@ -1,4 +1,4 @@
-"""Tests of the cost of calls: it equals the providers' price lists, and is unknown where it would be a guess."""
+"""Tests of the cost of calls: it follows the providers' price lists, and is unknown if it could only be guessed."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def cost(
     host: str | None = None,
     **requested: str,
 ) -> float | None:
-    """Return the cost of a call. The default host is the provider's host in ``HOSTS``, for which prices are known."""
+    """Return the cost of a call. The default host is the provider's host in ``HOSTS``, whose prices are known."""
     request = RequestFacts("chat", provider, model, **requested)
     return prices.cost_of(host or HOSTS.get(provider or "", "h.example"), request, responded, time_ns)
 
@@ -54,7 +54,7 @@ def test_prices_below_were_checked_against_this_version_of_the_data() -> None:
     assert version("genai-prices") == "0.1.13", "check the prices below against the providers' lists again"
 
 
-# The expected costs contain prices in dollars per million tokens from the providers' public price lists.
+# The expected costs are calculated from the providers' public price lists, in dollars per million tokens.
 @pytest.mark.parametrize(
     ("provider", "model", "tokens", "billing", "dollars"),
     [
@@ -88,7 +88,7 @@ def test_prices_below_were_checked_against_this_version_of_the_data() -> None:
         ),
         ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", (1000, 100), {}, (1000 * 3 + 100 * 15) / 1e6),
         ("aws.bedrock", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", (1000, 0), {}, 1000 * 3 / 1e6),
-        # Requests to a regional or geographic endpoint cost ten percent more.
+        # Requests to a regional or geographic endpoint cost 10 % more.
         ("aws.bedrock", "eu.anthropic.claude-sonnet-4-5-20250929-v1:0", (1000, 0), {}, 1000 * 3.3 / 1e6),
         (
             "aws.bedrock",
@@ -139,7 +139,7 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         # The data has no price for searches or for cache writes with a lifetime of one hour.
         ("gcp.vertex_ai", "claude-opus-4-1", (1000, 100), {"web_searches": 3}),
         ("gcp.vertex_ai", "claude-3-7-sonnet", (1000, 100, None, 600), {"cache_write_1h_tokens": 600}),
-        # The counts contradict each other: more cached tokens than input tokens.
+        # The counts contradict each other: there are more cached tokens than input tokens.
         ("openai", "gpt-4o", (10, 5, 20), {}),
         # The data has no price for cached tokens, which the provider discounts.
         ("fireworks_ai", "accounts/fireworks/models/glm-4p7", (1000, 5, 900), {}),
@@ -149,9 +149,9 @@ def test_cost_is_unknown_rather_than_guessed(prices, provider, model, tokens, bi
     assert cost(prices, provider, model, facts(*tokens, **billing)) is None
 
 
-# Hosts for which the data has no prices. Regional hosts of OpenAI and xAI charge 10 % more, of Together 25 %. Prices
-# also differ at Codestral's host, at Moonshot's host in China, and for regional, data zone and provisioned deployments
-# of Azure.
+# Hosts for which the data has no prices. The regional hosts of OpenAI and xAI charge 10 % more, those of Together 25 %.
+# Prices also differ at Codestral's host, at Moonshot's host in China, and for Azure's regional, data zone and
+# provisioned deployments.
 @pytest.mark.parametrize(
     ("provider", "host", "model"),
     [
@@ -211,7 +211,7 @@ def test_provider_that_states_its_costs_has_none_without(prices, provider):
         ({}, {"region": "us"}, False),
         ({}, {"service_tier": "flex"}, False),
         ({}, {"service_tier": "auto"}, True),
-        # The response takes precedence: the requested tier or speed was not available.
+        # If the requested tier or speed was not available, the tier or speed in the response takes precedence.
         ({"speed": "standard", "service_tier": "standard"}, {"speed": "fast", "service_tier": "priority"}, True),
         ({"service_tier": "priority"}, {"service_tier": "auto"}, False),
     ],
@@ -264,7 +264,7 @@ def iteration(kind: str, *counts: int) -> dict[str, object]:
     ("excluded", "usage", "dollars"),
     [
         ([], Usage(23_000, 1000, 0, 0), (23_000 * 5 + 1000 * 25) / 1e6),
-        # The usage example from Anthropic's documentation of compaction.
+        # This is the usage example in Anthropic's documentation of compaction.
         (
             [iteration("compaction", 180_000, 3500, 0, 0)],
             Usage(203_000, 4500, 0, 0),
@@ -351,7 +351,7 @@ def read(path: str, body: object) -> ResponseFacts:
         ("/v1/responses", {"output": [{"type": "message"}, {"type": "web_search_call"}]}, Billing(incomplete=True)),
         ("/v1/responses", {"output": [{"type": "a new tool"}]}, Billing(incomplete=True)),
         ("/v1/embeddings", {"usage": {"cost": 0.5}}, Billing(stated_cost=0.5, no_output=True)),
-        # If the client uses its own provider key, the cost is OpenRouter's fee plus the provider's cost.
+        # If the client uses its own key of the provider, the cost is OpenRouter's fee plus the provider's price.
         (
             "/v1/chat/completions",
             CHAT | {"usage": {"cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 2}}},

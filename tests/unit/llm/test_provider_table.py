@@ -1,6 +1,6 @@
-"""The provider test table: each cell compares the results of an SDK and of the readers for the same bytes.
+"""The provider test table. Each cell compares the results of an SDK and of our readers for the same bytes.
 
-A cell that a provider cannot have states the reason. Print the table:
+If a case does not exist for a provider, the cell contains the reason. Print the table:
 
     pytest -q tests/unit/llm/test_provider_table.py --provider-table
 """
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 @dataclass
 class SdkResult:
-    """The result that an SDK returns. ``usage`` is None if the SDK returns no usage, as for an aborted stream."""
+    """The result that an SDK returns. ``usage`` is None if the SDK returns no usage, such as for an aborted stream."""
 
     usage: Usage | None = None
     text: str = ""
@@ -68,7 +68,7 @@ class SdkResult:
 
 @dataclass(frozen=True)
 class Ask:
-    """One call: the SDK clients, the case of the table, the model, and headers that control the fake provider."""
+    """One call of an SDK: the clients, the case of the table, the model, and headers that control the fake provider."""
 
     clients: Clients
     case: str
@@ -82,11 +82,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Row:
-    """A provider's API: host, name in the registry, functions for its SDK, and the cells that it cannot have.
+    """A provider's API: its host, its name in the registry, functions for its SDK, and the cases that do not exist.
 
     ``call`` calls the SDK and fills the ``SdkResult``. ``error`` returns the error type of the SDK's exception.
-    ``none`` maps each case that the provider cannot have to the reason. ``ignored`` names the fields of `Usage` that
-    the SDK does not know.
+    ``none`` contains the reason for each case that does not exist. ``ignored`` names the fields of `Usage` that the SDK
+    does not know.
     """
 
     host: str
@@ -124,7 +124,7 @@ def take_anthropic(message: anthropic.types.Message, sdk: SdkResult) -> None:
 
 
 def take_chat(choice: Any, message: Any, sdk: SdkResult) -> None:
-    """Add a Chat Completions message, or the delta of a chunk, to the result. It can come from any SDK."""
+    """Add a Chat Completions message of any SDK, or the delta of a chunk, to the result."""
     content = message.content if isinstance(message.content, list) else [message.content]
     for piece in content:
         for thought in getattr(piece, "thinking", None) or []:
@@ -233,7 +233,7 @@ def ask_responses(client: Callable[[Ask], Any]) -> Callable[[Ask, SdkResult], No
 
 
 def take_events(events: Iterable[Any], sdk: SdkResult) -> None:
-    """Add the events of a Responses stream or WebSocket to the result."""
+    """Add the events of a Responses stream or WebSocket to the result. Raise Refused for an error event."""
     for event in events:
         if event.type == "error":
             raise Refused(event.model_dump())
@@ -254,7 +254,7 @@ def take_response(response: Any, sdk: SdkResult) -> None:
 
 
 def replayed_openai(host: str, base: str, reply: Callable[[str], Reply]) -> Callable[[Ask], openai.OpenAI]:
-    """Return a function that creates a client of OpenAI's SDK. The client receives the prepared reply of the case."""
+    """Return a function that creates a client of OpenAI's SDK. The client receives the test's reply for its case."""
 
     def client(ask: Ask) -> openai.OpenAI:
         http = ask.clients.replaying(reply(ask.case))
@@ -335,7 +335,7 @@ def ask_cohere_v1(ask: Ask, sdk: SdkResult) -> None:
 
 def ask_interactions(ask: Ask, sdk: SdkResult) -> None:
     http = ask.clients.replaying(provider_replies.interactions(ask.case), httpx)
-    # Keep a reference to the client, because it closes its connections when it is garbage-collected.
+    # Keep a reference to the client. Without it, Python deletes the client, which then closes its connections.
     client = genai.Client(api_key="test", http_options=types.HttpOptions(httpx_client=http))
     interactions: Any = client.interactions
     if not ask.streamed:
@@ -369,7 +369,7 @@ def take_interaction(interaction: Any, sdk: SdkResult) -> None:
 
 
 def ask_count(count: Callable[[Ask], Any]) -> Callable[[Ask, SdkResult], None]:
-    """Return a function that counts a request's tokens. The count is not usage, because the model does not run."""
+    """Return a function that counts a request's tokens. Its result has an empty usage, because no model runs."""
 
     def call(ask: Ask, sdk: SdkResult) -> None:
         assert count(ask) > 0
@@ -420,7 +420,7 @@ def take_gemini(chunk: types.GenerateContentResponse, sdk: SdkResult) -> None:
 
 
 def ask_code_assist(ask: Ask, sdk: SdkResult) -> None:
-    """Call Cloud Code Assist, which has no SDK, as Google's own client does. Use the types of `google-genai`."""
+    """Call Cloud Code Assist as Google's own client does, because it has no SDK. Use the types of `google-genai`."""
     method = "streamGenerateContent?alt=sse" if ask.streamed else "generateContent"
     url = f"https://cloudcode-pa.googleapis.com/v1internal:{method}"
     http = ask.clients.replaying(provider_replies.code_assist(ask.case))
@@ -533,9 +533,9 @@ def ask_images(ask: Ask, sdk: SdkResult) -> None:
 
 
 def error_in(body: Any) -> str | None:
-    """Return the name of an error in OpenAI's or Google's form, or None for a body in another form.
+    """Return the name of an error in the format of OpenAI or Google, or None if the body has another format.
 
-    The outer object of the body can be missing, because some SDKs remove it.
+    Accept a body without the outer object `error`, because some SDKs remove it.
     """
     inner = body[0] if isinstance(body, list) else body
     inner = inner.get("error", inner) if isinstance(inner, dict) else inner
@@ -712,7 +712,7 @@ ROWS |= {
         lambda e: str(e.response["Error"]["Code"]),
         COUNT,
     ),
-    # Results of a batch have no usage, because a client can download them again; see test_sdks.py.
+    # The results of a batch do not count as usage, because a client can download them again; see test_sdks.py.
     "anthropic batch": Row(
         "api.anthropic.com",
         "",
@@ -757,7 +757,7 @@ def sdk_result(row: Row, ask: Ask) -> SdkResult:
                 row.call(ask, sdk)
             sdk.error = row.error(caught.value)
         elif ask.case == "aborted":
-            # Each SDK raises its own exception, and some SDKs end as if the stream were complete.
+            # After an abort, most SDKs raise an exception of their own. Some end as if the stream were complete.
             with suppress(Exception):
                 row.call(ask, sdk)
         else:
@@ -821,7 +821,7 @@ def said(messages: list[dict[str, Any]]) -> tuple[str, str, list[tuple[str, Any]
 
 
 def test_every_registered_api_has_a_row() -> None:
-    # These APIs have no SDK, or other tests compare them with the types of the SDK.
+    # These APIs need no row: they have no SDK, or other tests compare their readers with the SDK's types.
     without = sampled() | {"ollama-generate"}
     without |= {"bedrock-invoke", "bedrock-invoke-embeddings", "vertex-anthropic-regional"}
     assert {row.api for row in ROWS.values() if row.api} | without == {api.name for api in APIS}

@@ -81,7 +81,7 @@ def test_path_is_certainly_of_its_api_at_hosts_of_its_providers(api: Api) -> Non
     assert hosts
     for host, path in itertools.product(hosts, api.examples):
         assert is_model_api(host, path)
-        # At these hosts, even a request that names no model belongs to the API.
+        # At these hosts, even a request without a model belongs to the API.
         assert read_request(host, path, b"{}").operation_name == api.operation
 
 
@@ -133,7 +133,7 @@ def test_nothing_is_derived_from_the_path_of_an_api_without_a_parser(path: str) 
 
 @pytest.fixture
 def path_api(monkeypatch: pytest.MonkeyPatch) -> Api:
-    """Return an API registration with the stream flag and the model in the path."""
+    """Return an API registration that reads the stream flag and the model from the path."""
     api = replace(
         APIS[0],
         name="in-path",

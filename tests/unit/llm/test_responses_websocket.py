@@ -1,4 +1,4 @@
-"""Tests of the responses in progress on a WebSocket: each event is assigned to the right response."""
+"""Tests of the assignment of WebSocket events to the responses in progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.websocket_provider import response_events
 
 
 def routed(lanes, event):
-    """Return the response to which the recorder assigns an event. End the response if the event is its last one."""
+    """Return the response to which an event is assigned, or None. End the response if the event is its last one."""
     turn = lanes.received(event)
     if turn is not None and event.get("type") in ENDS:
         lanes.ended(turn)
@@ -95,7 +95,7 @@ def test_memory_of_the_lanes_of_one_response_is_bounded():
         assert tracemalloc.get_traced_memory()[0] < 64 * 1024
     finally:
         tracemalloc.stop()
-    # The stream ids of the latest events are still assigned to the active response.
+    # Of 10,000 stream ids, the latest ones are still assigned to the active response.
     for name in ("s9999", "often"):
         lanes.requested({"type": "response.create", "stream_id": name})
         assert lanes.received({"type": "response.output_text.delta", "stream_id": name}) is active

@@ -1,4 +1,4 @@
-"""Tests that the parsers and the official SDKs report the same for the same bytes."""
+"""Tests that our parsers and the official SDKs return equal results for the same bytes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def clients(providers: LLMProviders) -> Iterator[Clients]:
 
 
 def parts_of_gemini(parts: list[types.Part]) -> list[dict[str, Any]]:
-    """Return the SDK's parts. Join neighbouring texts of the same kind, as a caller joins the chunks of a stream."""
+    """Convert the SDK's parts. Join adjacent texts of the same kind, because a stream splits a text over chunks."""
     found: list[dict[str, Any]] = []
     for part in parts:
         if call := part.function_call:
@@ -138,7 +138,7 @@ def test_streamed_chat_completion_equals_the_sdks(clients: Clients, model: str, 
 
 
 def test_results_of_a_batch_have_no_usage() -> None:
-    # A client can download the results of a batch several times, so their tokens would count more than once.
+    # If the results counted as usage, a client that downloads them again would count the same tokens twice.
     message: Any = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5", "content": []}
     message |= {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 7}}
     result = {"type": "succeeded", "message": message}
@@ -470,7 +470,7 @@ CONVERSATION: Any = [{"role": "user", "content": [{"text": "Grüße ✓"}]}]
 
 
 def parts_of_bedrock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the parts of the SDK's events, with the deltas of a block joined as a caller joins them."""
+    """Convert the SDK's events to parts. Join the deltas of each content block."""
     found: dict[int, dict[str, Any]] = {}
     for event in events:
         if start := event.get("contentBlockStart"):

@@ -1,4 +1,4 @@
-"""Tests of Text Generation Inference's own API, with examples in its router's form: responses, streams, requests."""
+"""Tests of the own API of Text Generation Inference, in the format of its router: responses, streams and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the metrics about calls to models."""
+"""Tests of the metrics of model calls."""
 
 import math
 

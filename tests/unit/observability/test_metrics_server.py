@@ -1,4 +1,4 @@
-"""Tests of the server that publishes `/metrics` at an address from the operator's settings."""
+"""Tests of the server that publishes `/metrics` at the address that the operator configures."""
 
 import urllib.error
 import urllib.request
