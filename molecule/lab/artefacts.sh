@@ -11,9 +11,9 @@ VICTORIALOGS_VERSION=v1.51.1-0.20260624061259-dc94972a8708
 HOST_PACKAGES=acl,ca-certificates,curl,dnsmasq,docker-buildx,docker-cli,docker-compose,docker.io,git,iproute2,iptables,procps
 HOST_PACKAGES+=,python3,python3-brotli,python3-cffi-backend,python3-cryptography,sudo,ufw
 BASE_PACKAGES=ca-certificates,git,gosu,procps,python3,python3-venv
-# The gateway also needs the packages for its own dockerd.
+# The gateway's image also needs the packages for the gateway's own dockerd.
 GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
-# Packages in the sandbox image of OpenClaw's documentation, and packages that operators typically add.
+# Packages of the sandbox image in OpenClaw's documentation, and packages that operators typically add.
 SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,python3-pip,ripgrep
 BROWSER_PACKAGES="chromium socat"
 INTERNET_PACKAGES="docker-registry nginx"
@@ -58,7 +58,7 @@ layer() {
     # Wait longer than the resolution of the file system's timestamps, so that all later changes have a newer timestamp.
     sleep 0.1
     touch "$work.began"
-    # shellcheck disable=SC2086  # several packages
+    # shellcheck disable=SC2086  # Split $3 into several package names.
     (chroot "$work" apt-get update -qq && DEBIAN_FRONTEND=noninteractive chroot "$work" \
       apt-get install --yes -qq --no-install-recommends -o APT::Sandbox::User=root $3) >"$CACHE/$1.log" 2>&1 ||
       { tail -5 "$CACHE/$1.log" >&2; return 1; }
@@ -275,7 +275,7 @@ gateway_base_image() {
   name=openclaw-egress-lab-gateway-base:$(echo "$base $node_and_app" | key)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
     say "building the gateway's base image …"
-    # shellcheck disable=SC2016  # for the shell of the build
+    # shellcheck disable=SC2016  # The shell of the build expands this.
     printf '%s\n' "FROM $base" \
       'COPY node/node_modules /opt/node/node_modules' \
       'RUN ln -s "$(readlink -f /opt/node/node_modules/.bin/node)" /usr/local/bin/node' \

@@ -50,7 +50,7 @@ def sandbox() -> str:
 
 
 def in_sandbox(*words: str) -> str:
-    """Run a command in the code sandbox. Return its standard output and error, even if it fails."""
+    """Run a command in the code sandbox. Return its output and error output, even if the command fails."""
     return in_gateway("docker", "exec", sandbox(), "sh", "-c", '"$@" 2>&1; true', "sh", *words)
 
 
@@ -108,7 +108,7 @@ def agent_turn(text: str) -> str:
 
 @functools.cache
 def recreate_sandbox() -> None:
-    """Remove the sandbox, and make OpenClaw create a new one. Do this once per test run, even if called twice."""
+    """Remove the sandbox, and make OpenClaw create a new one. Do this only once per test run, even if called twice."""
     openclaw("sandbox", "recreate", "--all", "--force")
     agent_turn("hello")
 
@@ -145,7 +145,7 @@ def telemetry() -> list[dict[str, Any]]:
 
 
 def loki(query: str) -> list[tuple[dict[str, str], str]]:
-    """Query the Loki fake for the last hour. Return (labels and metadata, line) of each record."""
+    """Query the Loki fake for the last hour. For each record, return its labels and metadata, and its line."""
     url = "http://10.0.0.2:3100/loki/api/v1/query_range"
     text = on(
         "vps2", "curl", "-sS", "--get", url, "--data-urlencode", f"query={query}", "--data-urlencode", "limit=1000",

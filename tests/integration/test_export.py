@@ -76,7 +76,7 @@ class Store:
         self.answer = lambda push: next(waiting, ACCEPTED)
 
     def numbers(self) -> list[int]:
-        """Return ``seq`` of the accepted records, in order of arrival."""
+        """Return the ``seq`` of each accepted record, in order of arrival."""
         return [int(line.split(",")[0].removeprefix('{"seq":')) for line in self.kept if line.startswith("{")]
 
 

@@ -1,7 +1,7 @@
 """Tests that no code parses or compares the text of a reason or a remedy: other tests pass with these texts replaced.
 
-This module runs the tests of code that reads records, reports errors or advises. To run all tests, use
-`EGRESS_TEST_REWORDED=1 pytest -m "not wording"`.
+This module runs the tests of code that reads records, reports errors or gives advice. To run all tests with replaced
+texts, use `EGRESS_TEST_REWORDED=1 pytest -m "not wording"`.
 """
 
 import os

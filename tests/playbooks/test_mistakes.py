@@ -211,7 +211,7 @@ def test_obstacles_to_the_level_network_are_reported(stopped):
         assert named in said
 
 
-# The form of the labels of a container that Compose 2.26.1 started with `-f docker-compose.yml -f extra.yml -p home`.
+# Return container labels as Compose 2.26.1 writes them for `-f docker-compose.yml -f extra.yml -p home`.
 def labels(clone, *files: str, project: str = "clone") -> dict:
     return {
         "com.docker.compose.project": project,
@@ -311,7 +311,7 @@ def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
 
 
 def test_a_registry_image_needs_no_build_script(preflight):
-    """Expect the role to mount the bootstrap and report the reason if it can patch no build script."""
+    """Expect the role to mount the bootstrap and to report the reason if it has no build script that it can patch."""
     compose = with_gateway(image="ghcr.io/openclaw/openclaw:latest") | {"name": "clone"}
     images = {"ghcr.io/openclaw/openclaw:latest": "sha256:1"}
     said = preflight(compose=compose, images=images)

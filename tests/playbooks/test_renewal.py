@@ -20,7 +20,7 @@ from tests.support.docker import Docker
 
 pytestmark = pytest.mark.timeout(1200)
 
-# Make the collection importable, because the modules import their utilities under its name.
+# Make the collection importable, because its modules import their utilities from `ansible_collections.openclaw.egress`.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 PLAYBOOK = """\
@@ -36,7 +36,7 @@ PLAYBOOK = """\
         - "{{ openclaw_egress_compose_dir }}"
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: renewal}
 """
-# Fake `docker` that logs its arguments, because `tests.support.docker` does not support `docker run` of the image.
+# Fake `docker` that logs its arguments. `tests.support.docker` is not enough, because it does not support `docker run`.
 RUN = '#!/bin/sh\nprintf "%s\\n" "$@" > "$0.log"\n'
 
 
@@ -232,7 +232,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["none"], indirect=True)
 def test_operators_files_with_the_names_of_ours_are_kept(host):
-    """Expect files to stay that are not in the manifest, that the operator changed later, or that the role replaced."""
+    """Expect the operator's files to survive, even if the role replaced them or the operator changed them later."""
     log = systemctl(host)
     theirs = {name: f"# mine: {name}\n" for name in (*UNITS, "openclaw-egress-renew")}
     for name, text in theirs.items():

@@ -21,7 +21,7 @@ from tests.support.docker import Docker
 # Set a long timeout, because each playbook run starts about twenty-five Python processes.
 pytestmark = pytest.mark.timeout(1200)
 
-# Make the collection importable, because the modules import their utilities under its name.
+# Make the collection importable, because its modules import their utilities from `ansible_collections.openclaw.egress`.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 
@@ -247,7 +247,7 @@ def test_rollback_keeps_later_edits_and_names_them(hosts):
     hosts.script.write_text(hosts.script.read_text().replace("with care", "with more care"))
     hosts.loki_file.write_text(hosts.loki_file.read_text() + "# mine\n")
     hosts.docker.change(images=hosts.docker.state["images"] | {"openclaw:local": "sha256:newer"})
-    # Use the option of rollback.yml that keeps the records.
+    # Keep the spool, with the option of rollback.yml for this.
     said = hosts.roll_back("-e", "openclaw_egress_keep_spool=true")
     home = hosts.at / "vps1" / "openclaw-egress"
     kept = {home, home / "proxy-spool", home / "proxy-spool" / "spool.db", compose}

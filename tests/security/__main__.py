@@ -26,7 +26,7 @@ OUTPUT = Path("build/attack.json")
 
 
 def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, detail: str = "") -> Row:
-    """Return one row of the results."""
+    """Return one row of the table of results."""
     return {
         "name": f"{place.name}: {name}", "class": place.class_name, "value": value, "unit": unit, "goal": goal,
         "met": met, "detail": detail,
@@ -34,7 +34,7 @@ def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, de
 
 
 def served(status: str) -> bool:
-    """Return whether the status came from the site and not from the proxy."""
+    """Return whether a status code came from the requested site and not from the proxy."""
     return status.isdigit() and int(status) not in (0, 403, 502, 503, 504)
 
 
@@ -91,7 +91,7 @@ def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[s
     """Return the result of :func:`attacked`. If it raises an exception, return a row that reports the exception."""
     try:
         return attacked(place, level, run)
-    except Exception as error:  # noqa: BLE001  (keep the results of the other places)
+    except Exception as error:  # noqa: BLE001  (keep the results of the other locations)
         return [row(place, "the place itself", 1, "failures", "0", False, f"{type(error).__name__}: {error}")], {}
 
 
@@ -126,7 +126,7 @@ def firewall_restored(gateway: Place) -> list[Row]:
 
 
 def everything(level: Level) -> list[Row]:
-    """Run the positive controls, all techniques and the check for forged records, then the controls again."""
+    """Run the positive controls, all techniques and the check for forged records, then the positive controls again."""
     run = secrets.token_hex(3)
     with places(level) as all_places:
         found = [place for place in all_places if level == "network" or place.name in AT_APPLICATION]

@@ -1,7 +1,8 @@
 """Addon for a mitmdump without access control, which the tests attack. It permits connections to loopback only.
 
-mitmproxy calls the addon before it resolves a name, so it looks up no names. A client receives 502 instead of a
-connection that would leave the machine. Techniques count this as a bypass, because enforcement would refuse earlier.
+mitmproxy calls the addon before it resolves a name, so refused names are never resolved. A client receives 502 instead
+of a connection that would leave the machine. Techniques count this as a bypass, because this project's proxy would
+refuse earlier.
 """
 
 import ipaddress

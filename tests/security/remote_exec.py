@@ -1,4 +1,4 @@
-"""Functions that send :mod:`tests.security.inside` to a remote Python, which lacks the project, and run it there."""
+"""Functions that run :mod:`tests.security.inside` in a remote Python without the project: they send its source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.security.inside.core import REGISTRY, Knowledge, Technique
 from tests.support.docker_exec import completed
 
 MODULES = (core, sockets, tls_clienthello, wire, names, http, addresses, tls, local, load, records, controls)
-"""Modules in import order."""
+"""The modules of :mod:`tests.security.inside`, in the order in which they import each other."""
 
 _UNPACK = """
 import json, sys, types
@@ -72,5 +72,5 @@ def answers(python: Sequence[str], knowledge: Knowledge, host: str, path: str = 
 
 
 def techniques(place: str, *, alone: bool) -> list[Technique]:
-    """Return the techniques for a test location: with ``alone`` those that must run alone, otherwise the others."""
+    """Return the techniques for a test location. ``alone`` selects those that must run alone, or else all others."""
     return [found for found in REGISTRY.techniques.values() if place in found.places and found.alone == alone]

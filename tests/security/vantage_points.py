@@ -106,7 +106,7 @@ def _hosts() -> tuple[str, ...]:
 
 
 def _spellings(level: Level) -> tuple[Address, ...]:
-    """Return the addresses of VPS-2, the health port, the metadata service and VPS-1 in unusual notations."""
+    """Return the addresses of VPS-2, the health port, the metadata service and VPS-1, each in unusual notations."""
     chance = random.Random(1)  # Use a fixed seed, so that each run chooses the same notations.
     inner = ("10.0.0.2", 22), ("127.0.0.1", 9464), ("169.254.169.254", 80), (PROXY[level], 9464), ("10.0.0.1", 22)
     found = [(spelled(chance, host), port) for host, port in inner for _ in range(6)]
@@ -164,11 +164,7 @@ def _peer(stack: contextlib.ExitStack) -> str:
 
 
 def _no_way_out_of_the_lab() -> None:
-    """Check that all networks of the lab are internal, because some targets are real internet addresses.
-
-    Raises:
-        RuntimeError: a network is not internal; no packets were sent.
-    """
+    """Check that every network of the lab is internal, because some targets are real internet addresses."""
     hosts = run("docker", "ps", "--quiet", "--filter", f"name=^{NAME}-").split()
     form = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
     for network in sorted(set(run("docker", "inspect", "--format", form, *hosts).split()) - {"none"}):
@@ -188,9 +184,10 @@ def places(level: Level) -> Iterator[list[Place]]:
         containers = {
             "sandbox": _sandbox(),
             "browser": _container(stack, "browser", "--network", BROWSER_NETWORK[level], *harmless, *published),
-            # Like a RUN step of `docker build`: as root, on the engine's default bridge.
+            # Run as a RUN step of `docker build` does: as root, on the engine's default bridge.
             "build": _container(stack, "build", "--network", "bridge", "--user", "0"),
-            # A client with access to the engine's socket can also choose the container's capabilities.
+            # Add capabilities, because a client with access to the engine's socket can also choose them for a
+            # container.
             "neighbour": _container(
                 stack, "neighbour", "--network", f"{OURS}-unknown", "--user", "0", "--cap-add", "NET_ADMIN"
             ),

@@ -70,7 +70,10 @@ class Allowance:
         self._tokens -= size
 
     def wait_until_full(self) -> None:
-        """Wait until Loki's bucket is full. Then assume an empty one, because the test case will use all of it."""
+        """Wait until Loki's token bucket is full.
+
+        Then set the model to empty, because the test case will use the whole bucket.
+        """
         time.sleep(BURST / RATE + 0.1)
         self._tokens, self._at = 0.0, time.monotonic()
 
@@ -199,9 +202,9 @@ class Asker:
         ]
 
     def stored(self, expected: int, service: str | None = None, within_s: float = 10.0) -> list[Answer]:
-        """Query until the result has the expected number of lines, or until the timeout. Return the lines.
+        """Query until the result has at least the expected number of lines, or until the timeout. Return the lines.
 
-        If no line is expected, wait a fixed time.
+        If no line is expected, query until a fixed time has passed, because a line could still arrive.
         """
         deadline = time.monotonic() + (within_s if expected else self._settle_s)
         while True:

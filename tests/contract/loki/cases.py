@@ -24,7 +24,7 @@ def case(name: str) -> Callable[[Callable[[Asker], Any]], Callable[[Asker], Any]
 
 
 def counted(name: str, records: Callable[[Asker], list[Any]], expected: int) -> None:
-    """Register a case that pushes once, and then returns how many lines a query finds."""
+    """Register a test case that pushes once. It returns the response, and the number of lines that a query finds."""
 
     def ask(loki: Asker) -> Answer:
         return {"push": loki.push(*records(loki)), "n": len(loki.stored(expected))}

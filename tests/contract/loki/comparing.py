@@ -15,8 +15,8 @@ ANSWERS: dict[str, Any] = {name: item["answer"] for name, item in _FILE["answers
 ABOUT: dict[str, str] = {name: item["about"] for name, item in _FILE["answers"].items()}
 _RUN: str = _FILE["recorded_run"]
 RECORDED_AT_NS: int = _FILE["recorded_at_ns"]
-# Use this tolerance because each case has its own "now" here. In the recorded run all cases share one "now", and some
-# query up to 140 s after it.
+# Maximum difference in seconds. Here, each case has its own "now". In the recorded run, all cases had the same "now",
+# and some queried up to 140 s after it.
 TOLERANCE_S = 150
 
 _CLOCK = f"times depend on the clock: compared by their distance from now, within {TOLERANCE_S} s"
@@ -49,7 +49,8 @@ def from_recorded(answer: Any) -> Any:
     if not isinstance(answer, dict):
         return answer
     if answer.get("content_type") == "application/octet-stream" and "body" in answer:
-        # Insert the name of the recorded run, which the recording replaces by RUN: the length prefix includes it.
+        # The recording contains RUN instead of the name of the recorded run. Restore this name first, because the
+        # encoded length of the message includes it.
         body = answer["body"].replace("p-RUN-", f"p-{_RUN}-").encode()
         raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), body)
         message = decode_status(raw).replace(f"p-{_RUN}-", "p-RUN-")
@@ -69,7 +70,7 @@ def _seconds(match: re.Match[str], now_ns: int) -> float:
 
 
 def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
-    """Replace the times in a text by placeholders. Return the text, and the times as seconds from now."""
+    """Replace the times in a text with placeholders. Return the new text, and the times as seconds from now."""
     times = [_seconds(match, now_ns) for match in _TIMES.finditer(text)]
     return _TIMES.sub(lambda match: f"<{match.lastgroup}>", text), times
 

@@ -1,4 +1,4 @@
-"""Tests of .ci/run and molecule/run-all.sh: exit code, the name of a failed part, the last line.
+"""Tests of .ci/run and molecule/run-all.sh: the exit code, the name of a failed part, and the summary in the last line.
 
 `make`, `molecule`, the lab and the playbook tests are fakes here.
 """
@@ -37,7 +37,7 @@ def test_failing_part_is_named_and_counted(tmp_path, broken, said, last, named):
     make.chmod(0o755)
     lab = tmp_path / "molecule" / "lab" / "lab"
     lab.parent.mkdir(parents=True)
-    # The fake `lab up` ends only after the tests have begun.
+    # The fake `lab up` ends only after the tests have begun, so this test passes only if both run in parallel.
     waiting = "until test -e test.began; do sleep 0.1; done; "
     lab.write_text(f"#!/bin/sh\ntest $1 = up || exit 0\n{waiting}exit {int(broken == 'lab')}\n")
     lab.chmod(0o755)
@@ -80,7 +80,7 @@ def test_scenarios_run_beside_the_playbooks_tests_and_all_are_counted(tmp_path, 
     }.get(broken, "10 passed in 2s")
     programs = {
         "molecule/lab/lab": f"test $1 != up || exit {int(broken == 'lab')}",
-        # The fake playbook tests end only after the last scenario has run.
+        # The fake playbook tests end only after the last scenario, so this test passes only if both run in parallel.
         "bin/python": "until test -e network.ran; do sleep 0.1; done; "
         f"echo '{counted}'; exit {int(broken in ('playbooks', 'nothing ran', 'three tests'))}",
         "bin/molecule": f'touch $3.ran; echo 5 passed in 1s; echo "Start $3 ----- 4.21s"; test $3 != "{broken}"',

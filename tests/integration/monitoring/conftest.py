@@ -82,7 +82,7 @@ def loki() -> Iterator[FakeLoki]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory, providers: LLMProviders, loki: FakeLoki) -> Iterator[RunningProxy]:
-    """Run a proxy with a budget for the class browser. Yield it when its records have reached the destination."""
+    """Run a proxy with a budget for the class browser. Yield it when the destination has the records of its traffic."""
     at = tmp_path_factory.mktemp("proxy")
     running = make_proxy(at, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs")
     # The three calls of `make_traffic` use 82 % of this budget.

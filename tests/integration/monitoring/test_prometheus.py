@@ -34,7 +34,7 @@ def loki():
 
 
 def test_export_stalled_fires_while_the_store_is_stopped_and_resolves_when_it_is_back(tmp_path, providers, loki):
-    # Scrape the address set by EGRESS_METRICS_LISTEN, instead of the health port.
+    # Scrape the separate metrics address (EGRESS_METRICS_LISTEN) instead of the health port.
     (port,) = free_ports(1)
     environment = {
         "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": loki.url + "/otlp/v1/logs",

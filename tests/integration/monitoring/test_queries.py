@@ -19,7 +19,7 @@ from tools.monitoring.alerts import rules_file, rules_text
 
 METRIC = re.compile(r"\b(?:openclaw_egress|gen_ai_client)_\w+")
 WITHOUT_SERIES = {"openclaw_egress_unrecorded_total"}
-"""Metrics that have no series if every request is recorded."""
+"""Metrics that have no time series as long as every request is recorded."""
 FIELD = re.compile(r"\{\{\.(\w+)\}\}")
 LEGEND = re.compile(r"\{\{(\w+)\}\}")
 
@@ -99,7 +99,10 @@ def test_catalogue_lists_the_metrics_of_a_proxy_with_their_types_and_labels(prox
 
 
 def near_its_budget(prometheus: RunningPrometheus, proxy: RunningProxy) -> bool:
-    """Return whether the budget alert for class browser fires. After midnight UTC, use the new day's budget first."""
+    """Return whether the budget alert for class browser fires.
+
+    If a new day (UTC) has begun, first use up its budget again.
+    """
     used = re.findall(r'^openclaw_egress_budget_used_ratio\{.*"browser".*\} (\S+)$', proxy.metrics(), re.MULTILINE)
     if [float(share) for share in used] == [0]:
         make_traffic(proxy, "browser")

@@ -1,6 +1,6 @@
-// Run the steps from the JSON argument one after the other, each with the client that it names, and print the results
-// as a JSON list: {status, body} or {error}. Names below .test resolve to this machine, so the receiving server, not
-// name resolution, distinguishes "direct" from "through the proxy".
+// Run the steps from the JSON argument one after the other. Each step names one of the clients below. Print the results
+// as a JSON list: {status, body} or {error}. Names below .test resolve to this machine, so the server that receives a
+// request, not name resolution, shows whether the request was direct or sent through the proxy.
 import { fork } from 'node:child_process';
 import { createRequire } from 'node:module';
 import dns from 'node:dns';
@@ -28,7 +28,7 @@ const answered = (start) =>
     request.on('error', reject).end();
   });
 
-/** Reads the first part of a stream, acknowledges it to the origin, then reads the rest. */
+/** Read a stream. After its first part, acknowledge this part to the origin. Return the whole text. */
 async function acknowledged(chunks, acknowledge) {
   const decoder = new TextDecoder();
   let body = '';
@@ -49,10 +49,10 @@ const ways = {
   namedRequest: ({ url }) => answered((then) => namedRequest(url, then)),
   socket: ({ path }) => answered((then) => http.request({ socketPath: path, path: '/unix' }, then)),
   ownAgent: ({ url }) => answered((then) => module(url).request(url, { agent: new (module(url).Agent)() }, then)),
-  /** An agent that the caller creates and reuses, with its own TLS options. */
+  /** Send a request with an agent that the application creates, with TLS options of its own. */
   keptAgent: ({ url, agent, options }) =>
     answered((then) => module(url).get(url, { ...options, agent: new (module(url).Agent)(agent) }, then)),
-  /** A connection as npm `ws` opens it: without an agent, with its own createConnection function. */
+  /** Send a request as npm `ws` does: without an agent, with its own createConnection function. */
   createConnection: ({ url, form }) => {
     const secure = url.startsWith('https:');
     const dial = (options) => (secure
@@ -64,19 +64,19 @@ const ways = {
       ? module(url).request(options, then)
       : module(url).get(form === 'URL' ? new URL(url) : url, options, then)));
   },
-  /** npm `ws`, loaded from the directory of an application. */
+  /** Open a WebSocket with npm `ws`, loaded from the application's directory. */
   ws: ({ url, options }) =>
     new Promise((resolve, reject) => {
       const socket = new (createRequire(import.meta.url)('ws'))(url, options);
       socket.on('message', (data) => resolve({ status: 101, body: String(data) }));
       socket.on('error', reject);
     }),
-  /** npm `ws` with a proxy agent that the application created. */
+  /** Open a WebSocket with npm `ws` and a proxy agent that the application creates. */
   wsAgent: ({ url, proxy }) => {
     const { HttpsProxyAgent } = createRequire(import.meta.url)('https-proxy-agent');
     return ways.ws({ url, options: { agent: new HttpsProxyAgent(proxy) } });
   },
-  /** A raw TLS connection, opened with one of the three signatures of tls.connect. */
+  /** Open a TLS connection with one of the three signatures of tls.connect. Send a request over it. */
   tls: ({ url, form, options }) =>
     new Promise((resolve, reject) => {
       const { hostname: host, port, pathname } = new URL(url);
@@ -90,7 +90,7 @@ const ways = {
       socket.on('data', (chunk) => { received += chunk; }).on('error', reject);
       socket.on('end', () => resolve({ status: Number(received.split(' ')[1]), body: received.split('\r\n\r\n')[1] }));
     }),
-  /** A TLS connection whose timeout passes before the server sends anything. */
+  /** Open a TLS connection. Its timeout passes before the server sends anything. */
   tlsTimeout: ({ url }) =>
     new Promise((resolve, reject) => {
       const { hostname: host, port } = new URL(url);
@@ -103,7 +103,7 @@ const ways = {
       const socket = net.connect(Number(port), hostname, () => resolve({ status: 0, body: '' }) || socket.destroy());
       socket.on('error', reject);
     }),
-  /** An HTTP/2 client with a server in this process; the proxy resolves every name to this machine. */
+  /** Send an HTTP/2 request to a server in this process. The proxy resolves every name to this machine. */
   http2: ({ url, pem, options }) =>
     new Promise((resolve, reject) => {
       const secure = url.startsWith('https:');
@@ -120,7 +120,7 @@ const ways = {
         stream.on('end', () => ended(resolve)({ status: 200, body }));
       });
     }),
-  /** The application's undici with a dispatcher that the caller created; `size` is the size of the request body. */
+  /** Send a request with undici and a dispatcher that the application creates; `size` is the length of the request body. */
   dispatcher: async ({ url, kind, options, size }) => {
     const undici = createRequire(import.meta.url)('undici');
     const toOrigin = ['Client', 'Pool'].includes(kind);
@@ -131,7 +131,7 @@ const ways = {
     await dispatcher.close();
     return { status: response.statusCode, body: size ? String(body.length) : body };
   },
-  /** fetch() with a dispatcher that the caller created and that resolves names itself, as an SSRF guard does. */
+  /** Call fetch() with a dispatcher of the application that resolves names itself, as an SSRF guard does. */
   pinned: async ({ url }) => {
     const { Agent } = createRequire(import.meta.url)('undici');
     const found = { address: '127.0.0.1', family: 4 };
@@ -158,7 +158,7 @@ const ways = {
       socket.onmessage = ({ data }) => resolve({ status: 101, body: data });
       socket.onerror = ({ error, message }) => reject(error ?? new Error(message));
     }),
-  /** The global dispatcher, looked up under the key that undici >= 8 uses. */
+  /** Send a request with the global dispatcher, found under the key that undici >= 8 uses. */
   dispatcher8: ({ url }) =>
     new Promise((resolve, reject) => {
       const { origin, pathname } = new URL(url);
@@ -171,7 +171,7 @@ const ways = {
         onResponseError: (_controller, error) => reject(error),
       });
     }),
-  /** The application's undici with the global dispatcher that it finds when it is loaded. */
+  /** Send a request with the application's undici and the global dispatcher that undici finds when it is loaded. */
   undici: async ({ url }) => {
     const response = await createRequire(import.meta.url)('undici').request(url);
     return { status: response.statusCode, body: await response.body.text() };

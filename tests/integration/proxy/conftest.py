@@ -61,14 +61,14 @@ _DENIED = re.compile(r'_denied_total\{code="(\w+)",egress_class="(\w+)",enforced
 
 
 def refusals(proxy: RunningProxy) -> Counter[tuple[str, str, str]]:
-    """Count the refusals so far by class, rule and code, including those in summary records."""
+    """Return the number of refusals so far by class, rule and code. Refusals in summary records count, too."""
     found = _DENIED.findall(proxy.metrics())
     return Counter({(class_name, rule, code): int(float(count)) for code, class_name, rule, count in found})
 
 
 @pytest.fixture
 def lean(tmp_path, providers) -> Iterator[RunningProxy]:
-    """Yield an `egress run` proxy for one test, which must start it."""
+    """Yield an `egress run` proxy for a single test. The test must start it."""
     running = make_proxy(tmp_path, providers)
     yield running
     if running.process is not None and running.process.poll() is None:

@@ -27,7 +27,7 @@ from tests.support.llm_providers import make_certificates
 from tests.support.proxy_process import free_ports
 
 SECONDS = 2.0
-"""Timeout of each wait; a passing run never reaches it."""
+"""Timeout of each wait in seconds. A passing run never reaches it."""
 
 INSPECTED, TUNNELLED, RAW = "api.llm.example", "www.example.com", "raw.example"
 
@@ -74,7 +74,7 @@ class Faults:
 
     @contextlib.contextmanager
     def at(self, place: Place | None) -> Iterator[None]:
-        """Raise each time this line runs within the context."""
+        """Within the context, raise an exception each time this line runs. If ``place`` is None, raise nothing."""
         self._at = place
         try:
             yield
@@ -273,7 +273,8 @@ class Upstream:
             self.unrecorded.append(path)
 
     def _recorded(self, path: str, body: bytes) -> bool:
-        # Check the records before and after the journal, because an exchange that ends in between moves to the records.
+        # Search the records before and after the journal: an exchange that ends in between moves from the journal to
+        # the records.
         return any(found(path, body) for found in (self._in_records, self._in_journal, self._in_records))
 
     def _in_records(self, path: str, body: bytes) -> bool:
@@ -300,7 +301,7 @@ class Upstream:
 
 
 class Witness:
-    """The last add-on in the chain: it counts the clients whose disconnection the other add-ons have handled."""
+    """The last add-on in the chain. It counts the clients whose disconnection all other add-ons have handled."""
 
     def __init__(self) -> None:
         self.gone = 0

@@ -1,4 +1,7 @@
-"""Tests of budgets with a running proxy: it refuses with reason and time until the next period, even after a kill."""
+"""Tests of budgets with a running proxy.
+
+Above its budget, a class is refused until the next period, even after `kill -9`.
+"""
 
 import datetime
 import json
@@ -11,7 +14,7 @@ MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "use
 
 
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
-# One call to the fake provider uses up each budget: it uses more than a thousand tokens and costs one cent.
+# One call to the fake provider uses up each of these budgets: it uses more than a thousand tokens and costs one cent.
 BUDGETS = [
     ({"tokens_per_hour": 1000}, HOUR),
     ({"tokens_per_day": 1000, "cost_usd_per_day": 0.01}, DAY),
@@ -57,7 +60,7 @@ def test_class_over_its_budget_is_refused_until_the_next_period(limited, provide
     denial = proxy.denials()[-1]
     assert (denial.code, denial.status, denial.class_name) == ("budget_exceeded", 429, "browser")
     assert denial.reason == error["reason"]
-    # Other classes, and hosts that are not inspected, are not affected.
+    # The budget does not affect other classes, or hosts that are not inspected.
     assert ask(proxy, "gateway").status_code == 200
     with proxy.client("browser") as http:
         assert http.get(f"http://www.example.com:{providers.http_port}/").status_code == 200

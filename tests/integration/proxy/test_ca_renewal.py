@@ -94,7 +94,7 @@ def call(proxy: RunningProxy, at: datetime.datetime | None = None, ciphers: byte
 
 @dataclass
 class Client:
-    """A client that calls continuously in a thread."""
+    """A client that sends requests continuously in a thread."""
 
     proxy: ClockedProxy
     served: list[Served] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Client:
 
     def _call(self) -> None:
         while not self._enough.is_set():
-            # The lock keeps the test from moving the clock during a handshake.
+            # The lock stops the test from moving the clock during a handshake.
             try:
                 with self.still:
                     self.served.append(call(self.proxy, self.proxy.now))
@@ -206,7 +206,8 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
             assert soon(lambda: lean.ask("/readyz")["problems"]), broken
             problem = lean.ask("/readyz")["problems"][0]
             assert "still served" in problem and str(file) in problem
-            # mitmproxy has not created this host's context yet, so it would read the chain from the file.
+            # Also offer other ciphers: if mitmproxy created a new TLS context for them, it would read the chain from
+            # this file.
             for ciphers in (None, b"ECDHE-ECDSA-AES256-GCM-SHA384"):
                 assert call(lean, ciphers=ciphers).issuing == served
             status = egress(lean, "status", "--json")

@@ -1,4 +1,4 @@
-"""Fail-closed tests: they make lines of access control, of the recorder, and of the functions they call raise.
+"""Fail-closed tests: they raise exceptions in access control, in the recorder, and in the functions that these call.
 
 When a hook raises, mitmproxy continues as if nothing had happened. The tests therefore make each line that a request
 runs raise once. A denied request must not reach the upstream, an inspected one must not reach it unrecorded, and the
@@ -376,7 +376,7 @@ CALLED = (
     websocket_frames,
     Spool,
 )
-"""Code that the hooks call. The tests raise only at the first line of each of its functions."""
+"""Code that the hooks call. For each function of this code, the tests raise only at its first line."""
 
 OWN_FILES = tuple(
     module.__file__ for module in (access_control, fail_closed, request_checks, recorder, websocket_recording)

@@ -1,9 +1,9 @@
-"""Tests that the running proxy reads changes of the file of host addresses, and refuses these addresses."""
+"""Tests that the running proxy reloads a changed file of host addresses, and refuses requests to these addresses."""
 
 from tests.integration.proxy.raw import exchange, status_of
 from tests.integration.proxy.test_reload import soon
 
-# A public address that no request of these tests reaches, because the proxy refuses it.
+# A public address that no request of these tests reaches, because the proxy refuses every request to it.
 ADDRESS = "93.184.215.14"
 
 

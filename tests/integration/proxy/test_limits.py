@@ -210,7 +210,8 @@ def test_class_at_its_connection_limit_does_not_affect_others(limited, providers
     finally:
         for one in held:
             one.close()
-    # Accept several denials: a connection that an earlier test closed may still count, so a held one may be refused.
+    # Accept several denials: a connection of an earlier test may still count, so the proxy may also refuse one of the
+    # eight above.
     rows = limited.denials()[denied:]
     assert {(row.class_name, row.rule) for row in rows} == {("sandbox", "classes.sandbox.limits.connections")}
     end = time.monotonic() + 10

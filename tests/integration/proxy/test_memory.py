@@ -15,14 +15,17 @@ from tests.resilience.memory import Client
 
 MIB = 1024 * 1024
 BUDGET = 32 * MIB
-"""One class may hold 20 MiB, its requests 14 MiB. A request is charged three times its size, so four of 1 MiB fit."""
+"""Memory budget in bytes. One class may use 20 MiB of it, 14 MiB of these for requests.
+
+A request is charged three times its size, so four requests of 1 MiB fit.
+"""
 
 PAUSE = "x-standin-first-byte-ms: 11000"
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 
 
 WAIT_SECONDS, PATIENT_SECONDS = 2, 120
-"""Seconds that an exchange waits for memory: less than the provider's pause, or longer than any test needs."""
+"""Seconds that an exchange waits for memory: one value below the provider's pause, one longer than any test."""
 
 
 @pytest.fixture(scope="module")

@@ -530,7 +530,7 @@ def test_handshake_that_is_not_one_is_refused(proxy, provider):
 
 @pytest.fixture
 def alone(tmp_path, provider):
-    """Yield a proxy for one test, which must start it."""
+    """Yield a proxy for a single test. The test must start it."""
     running = RunningProxy(tmp_path, [provider.port, provider.port], provider.ca_file)
     yield running
     if running.process is not None and running.process.poll() is None:

@@ -46,12 +46,12 @@ def _site(name: str, port: int, usual: int = 80) -> str:
 
 
 def provider(attack: Attack) -> str:
-    """Return host and TLS port of the inspected host, as a Host header contains them."""
+    """Return ``HOST:PORT`` of the inspected host, with its TLS port. Omit the port if it is 443."""
     return _site(attack.knowledge.inspected, attack.knowledge.tls_port, 443)
 
 
 def _allowed(attack: Attack) -> str:
-    """Return host and plain HTTP port of the allowed site, as a Host header contains them."""
+    """Return ``HOST:PORT`` of the allowed site, with its plain HTTP port. Omit the port if it is 80."""
     return _site(attack.knowledge.allowed, attack.knowledge.http_port)
 
 

@@ -86,7 +86,7 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def came(answer: bytes) -> bytes:
-    """Raise an error if the response is empty: a late response would look like the response to the next request.
+    """Raise an error if a response is empty: if it came late, it would look like the response to the next request.
 
     Raises:
         RuntimeError: no response arrived.
