@@ -56,21 +56,25 @@ from openclaw_egress.wire.http1_syntax import is_request_start
 log = logging.getLogger("openclaw_egress.access_control")
 
 FURTHER = "openclaw_egress.further"
-"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that applies the policy to a message.
+"""Key in ``flow.metadata`` of a WebSocket to an inspected host. The value is a function that applies the policy.
 
-The recorder calls it for each message that requests a model response. It returns the denial, already recorded, or None.
+The recorder calls this function for each message that requests a model response. If the policy denies the message, the
+function records the denial and returns it; otherwise it returns None.
 """
 
 INSPECT = "openclaw_egress.inspect"
-"""Key in ``flow.metadata``: the :class:`Allowed` object of a request that the recorder must record."""
+"""Key in ``flow.metadata`` of a request that the recorder must record. The value is an :class:`Allowed` object."""
 
 REFUSED = "refused by openclaw.egress"
-"""Prefix of the error text of a refused upstream connection. It marks refusals, as mitmproxy keeps only the text."""
+"""Prefix of the error text of a refused upstream connection.
+
+The recorder recognises a refusal by this prefix, because mitmproxy keeps only the text of an error.
+"""
 
 _CLIENT_ENDED = (
     "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
 )  # fmt: skip
-"""Parts of mitmproxy's error texts which show that the client ended the handshake or rejected the certificate."""
+"""Substrings of mitmproxy's error texts that show that the client ended the handshake or rejected the certificate."""
 
 _REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
 
@@ -98,7 +102,10 @@ class Observer(Protocol):
         enforced: bool,
         status: int | None = None,
     ) -> None:
-        """Record a denial and the HTTP status of the refusal. If ``enforced`` is False, the denial is only reported."""
+        """Record a denial and the HTTP status of the response.
+
+        ``enforced`` is False if the policy only reports the denial and the request is allowed.
+        """
 
     def allowed(self, class_name: str, *, inspect: bool) -> None:
         """Count an allowed connection or request."""
@@ -152,7 +159,7 @@ class AccessControl:
         log.error("connection closed: choosing its protocol failed", exc_info=error)
 
     def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
-        data.ignore_connection = False  # without a grant, `tls_start_client` provides no certificate
+        data.ignore_connection = False  # decrypt: without a grant, `tls_start_client` then ends the handshake
         self._revoke_grants(data.context.client)
         self._record_failure(data.context.client, Code.DECISION_FAILED)
         log.error("TLS connection refused: handling its ClientHello failed (%s)", type(error).__name__)
@@ -171,8 +178,8 @@ class AccessControl:
         log.error("upstream connection not opened: checking its grant failed", exc_info=error)
 
     def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
-        # Abort the task that opened the connection, and the client, which would wait for it. mitmproxy ignores an
-        # error that this hook sets.
+        # Cancel the task that opened the connection, and abort the client, which would otherwise wait for that task.
+        # Setting `data.server.error` has no effect, because mitmproxy ignores it in this hook.
         asyncio.get_running_loop().call_soon(abort, data.client)
         unchecked = type(error) is LookupError
         self._record_failure(data.client, Code.ADDRESS_NOT_CHECKED if unchecked else Code.DECISION_FAILED)
@@ -242,7 +249,7 @@ class AccessControl:
             self._observer.tunnel_ended(tunnel)
 
     def done(self) -> None:
-        """Record the tunnels that are still open when the proxy stops."""
+        """Record the tunnels that are still open when the proxy stops, and stop the resolver."""
         for client_id in list(self._sessions):
             if (tunnel := tunnels.end(client_id)) is not None:
                 self._observer.tunnel_ended(tunnel)
@@ -252,13 +259,13 @@ class AccessControl:
 
     @fails_closed(_request_failed)
     async def http_connect(self, flow: http.HTTPFlow) -> None:
-        """Check a CONNECT, first by name, then by address. Write a grant, or respond with 403 and the reason."""
+        """Check a CONNECT request: first the name, then its addresses. Write a grant, or respond with an error."""
         if not self._refuse_by_rate(flow):
             await self._connect(flow)
 
     @fails_closed(_request_failed)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Check a request outside a tunnel, or one decrypted inside a tunnel. All host names in it must agree."""
+        """Check any other request, outside or inside a tunnel. All host names in the request must agree."""
         flow.metadata.pop(INSPECT, None)
         if flow.error is None and not self._refuse_by_rate(flow):
             await self._request(flow)
@@ -301,7 +308,10 @@ class AccessControl:
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
-        """Record the refusal of a request for which mitmproxy calls no hook. Return the response; see `Refusing`."""
+        """Record the refusal of a request for which mitmproxy calls no hook, and return the response.
+
+        This implements `http1_limits.Refusing`.
+        """
         found = self._class_policy(client)
         decision = Decision.denial(code, evidence._replace(class_name=found.name))
         wait = 0.0 if counted else self._wait_of_rate(found)
@@ -327,7 +337,7 @@ class AccessControl:
         return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
 
     def _named_destination(self, client: connection.Client, request: http.Request | None) -> Target:
-        """Return the destination of the tunnel, else that of the request, else `UNREADABLE`."""
+        """Return the tunnel's destination; without a tunnel, the request's destination, or `UNREADABLE`."""
         if (target := self._session(client).connect_target) is not None:
             return target
         if request is None or not request.host:
@@ -387,7 +397,7 @@ class AccessControl:
         return None
 
     def _further(self, flow: http.HTTPFlow, destination: Destination, method: str, path: str) -> Decision | None:
-        """Apply the policy to a WebSocket message as to an HTTP request. Return the recorded denial, or None."""
+        """Apply the policy to a WebSocket message as to an HTTP request. Record and return the denial, if any."""
         policy, found = self._policy(), self._class_policy(flow.client_conn)
         grant = self._session(flow.client_conn).grants.find(destination.host, destination.port)
         decision = decide(policy, found.name, destination, method, path)
@@ -536,7 +546,7 @@ class AccessControl:
         2. After a CONNECT that a rule with ``tls: false`` allows: a tunnel for any protocol.
         3. After any other CONNECT: TLS or plain HTTP.
 
-        Refuse everything else.
+        Refuse a connection whose first bytes do not match these cases.
         """
         if nextlayer.layer is None:
             data = nextlayer.data_client()  # type: ignore[no-untyped-call]
@@ -595,7 +605,7 @@ class AccessControl:
 
     @fails_closed(_hello_failed)
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        """Decrypt inspected hosts and tunnel all others, if the SNI matches the destination of CONNECT."""
+        """Refuse an SNI that differs from the destination of CONNECT. Decrypt inspected hosts; tunnel all others."""
         client = data.context.client
         session = self._session(client)
         target, grant = session.connect_target, _connect_grant(session)
@@ -626,13 +636,13 @@ class AccessControl:
 
     @fails_closed(_certificate_failed)
     def tls_start_client(self, data: tls.TlsData) -> None:
-        """Provide no TLS context without a grant, so that mitmproxy ends the handshake."""
+        """If the client has no grant, provide no TLS context, so that mitmproxy ends the handshake."""
         if _connect_grant(self._session(data.context.client)) is None:
             raise AddonHalt
 
     @fails_closed(_established_failed)
     def tls_established_client(self, data: tls.TlsData) -> None:
-        """Mark the tunnel as in use after the handshake, so that the timeouts for requests apply from now on."""
+        """Mark the tunnel as in use after the TLS handshake. The timeout for unused tunnels then no longer applies."""
         self._session(data.context.client).tunnel_in_use = True
 
     @fails_closed(_handshake_failed)
@@ -679,7 +689,7 @@ class AccessControl:
 
     @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
-        """Abort the connection before its first byte unless the peer has one of the checked addresses."""
+        """Abort the connection before any data is sent, unless the server's address is one of the checked addresses."""
         address, peer = data.server.address, data.server.peername
         grant = self._session(data.client).grants.find(address[0], address[1]) if address else None
         if grant is None or peer is None or peer[0].split("%")[0] not in grant.addresses:

@@ -1,7 +1,8 @@
-"""Budgets of classes: limits on the tokens and the cost per hour or day, checked against the spool's hourly totals.
+"""Budgets of classes: limits on the tokens per hour or day, and on the cost per day.
 
-A call counts only when it has ended, because the provider reports its tokens at the end. Calls in progress can
-therefore exceed the budget. Hours and days are in UTC.
+Hourly totals in memory count the usage. At the start of the proxy they are read from the spool. A call counts only when
+it has ended, because the provider reports its tokens at the end. Calls in progress can therefore exceed the budget.
+Hours and days are in UTC.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ HOUR, DAY = 1, 24
 
 
 class Budget(NamedTuple):
-    """One kind of budget: a field of `Limits`."""
+    """One kind of budget. ``limit`` is the name of its field in `Limits`."""
 
     limit: str
     hours: int
@@ -69,7 +70,7 @@ class Exceeded(NamedTuple):
 
 
 class Budgets:
-    """Usage of the budgets in the current periods. Call its methods only on the event loop, except for `shares`.
+    """The usage of each class in the current budget periods. Only `shares` may be called outside the event loop.
 
     Args:
         policy: returns the current policy.
@@ -94,7 +95,7 @@ class Budgets:
         return self._now() // HOUR_NS
 
     def add(self, class_name: str, tokens: int, cost_usd: float | None) -> None:
-        """Count a call that has ended. Log a warning when the use of a budget of the class reaches `WARN_AT`."""
+        """Count a call that has ended. Log a warning once the class has used the fraction `WARN_AT` of a budget."""
         self._add(Spent(class_name, self._hour(), tokens, nano_usd(cost_usd)))
         found = self._policy().classes.get(class_name)
         if found is None:

@@ -1,4 +1,4 @@
-"""State of access control for one client connection, and for all connections of one class."""
+"""State that access control stores for each client connection, and for each class."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class ClientSession:
     """One client connection, from connect to disconnect."""
 
     class_name: str
-    """The class whose listener the client reached when it connected."""
+    """Name of the class whose listener accepted the client."""
     grants: ConnectionGrants = field(default_factory=ConnectionGrants)
     connect_target: Destination | None = None
-    """The destination of the client's allowed CONNECT. It stays set after a refusal, which revokes only the grants."""
+    """The destination of the client's allowed CONNECT. A later refusal does not clear it, but revokes the grants."""
     tunnel_in_use: bool = False
     """Whether the client has begun to use its tunnel. Before that, ``header_seconds`` is the timeout."""
     first_byte_timer: asyncio.TimerHandle | None = None
@@ -41,7 +41,10 @@ class ClassUsage:
     rate: Rate | None = None
 
     def take_request(self, per_minute: int | None) -> float:
-        """Count one request. Return the seconds to wait, or 0.0 if it may pass. A limit of None means no limit."""
+        """Count one request. Return 0.0 if it may pass, otherwise the seconds to wait.
+
+        If ``per_minute`` is None, there is no limit.
+        """
         if per_minute is None:
             return 0.0
         if self.rate is None or self.rate.per_minute != per_minute:

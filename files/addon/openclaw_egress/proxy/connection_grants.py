@@ -1,8 +1,8 @@
 """Connection grants: the proxy opens no outgoing connection without one.
 
 If the policy allows a request, access control writes a `ConnectionGrant` for one client connection, host and port. It
-contains the addresses that were resolved and checked. The proxy refuses to connect without a grant. This holds even
-after a bug or an exception in a hook, or if a layer of mitmproxy tries to connect without a decision.
+contains the addresses that were resolved and checked. The proxy refuses to connect without a grant, even if a hook has
+a bug or raises an exception, or if a layer of mitmproxy tries to connect before a decision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FRESH_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionGrant:
-    """A grant for one client to connect to one destination, at checked addresses (text, as from ``getaddrinfo``)."""
+    """Permission for one client to connect to one destination, at the checked ``addresses`` (as text)."""
 
     class_name: str
     destination: Destination

@@ -1,9 +1,9 @@
-"""Background responses whose usage is already counted.
+"""Background responses of OpenAI's Responses API whose usage is already counted.
 
 A client can retrieve a background response any number of times, and each copy repeats the usage. For each class, only
 the first record counts, so that totals, budgets and metrics include the usage once. Each class has a separate list.
 With a shared list, a class could retrieve another class's responses first and thus hide their usage. It could also fill
-the list with its own responses, so that the usage of dropped ones is counted again.
+the list with its own responses, so that the list drops others, whose usage would then be counted again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MAX_RESPONSES = 10_000
-"""Maximum number of responses to remember per class, because agents can create any number. The oldest are dropped."""
+"""Maximum number of responses to remember for each class, because an agent can create any number of them."""
 
 
 class Retrieved(NamedTuple):

@@ -1,4 +1,7 @@
-"""Short responses to refused requests, in a format that the client accepts. They name only the rule that decided."""
+"""Short responses to refused requests, in a format that the client accepts.
+
+Each response names only the rule that refused the request, and no other rule of the policy.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +51,15 @@ def refusal(
 
 
 def is_refusal(response: http.Response) -> bool:
-    """Return whether this proxy created the response. Call `drop_forged_status` on a server's response first."""
+    """Return whether this proxy created the response.
+
+    Call `drop_forged_status` on a server's response first, because a server can send this proxy's name.
+    """
     return any(value.startswith(OUR_NAME) for value in _statuses(response))
 
 
 def drop_forged_status(response: http.Response) -> None:
-    """Remove the members of a server's Proxy-Status field that falsely name this proxy."""
+    """Remove this proxy's name from the Proxy-Status field of a server's response: only this proxy may add it."""
     if not _statuses(response):
         return
     kept = []
@@ -69,6 +75,6 @@ def _statuses(response: http.Response) -> list[bytes]:
 
 
 def _quoted(text: str) -> str:
-    """Return the content of an RFC 8941 string: printable ASCII, with quotes and backslashes escaped."""
+    """Return ``text`` as the content of an RFC 8941 string: printable ASCII, with quotes and backslashes escaped."""
     printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     return printable.replace("\\", "\\\\").replace('"', '\\"')[:200]

@@ -1,6 +1,6 @@
-"""Hooks that fail closed: if one raises, the request or connection is refused.
+"""A decorator for hooks that must fail closed: if a hook raises an exception, the request or connection is refused.
 
-mitmproxy itself fails open: it logs an exception in a hook and then continues.
+mitmproxy itself fails open: it logs the exception and then continues.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def fails_closed[Owner, Data](
 
 
 def respond_failed(flow: http.HTTPFlow) -> None:
-    """Respond with 503. Use only constants, so that nothing here can fail."""
+    """Set a 503 response. Use only constants, so that this function cannot fail."""
     flow.request.stream = False  # mitmproxy raises if a hook sets a response while the request streams
     flow.request.headers.pop("expect", None)  # do not request the body of a refused request with "100 Continue"
     flow.response = _FAILED_RESPONSE.copy()
 
 
 def guarded_hooks(cls: type) -> list[str]:
-    """Return the names of an add-on's public methods, which are its hooks. Tests inject a fault into each."""
+    """Return the names of an add-on's public methods, which are its hooks. Tests inject a fault into each of them."""
     return [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]

@@ -1,8 +1,8 @@
 """Fair scheduling between classes, so that one busy class cannot monopolise the event loop that serves all of them.
 
-After each read a connection waits until it may continue: in each iteration of the event loop, only one connection of
-each class continues, even if many have data. An iteration without other work takes a few microseconds, so a class that
-is active alone loses little time.
+After each read a connection waits until it may continue. In each iteration of the event loop, only one connection of
+each class continues, even if many have data. If only one class is active, the wait costs little time, because an
+iteration without other work takes a few microseconds.
 """
 
 from __future__ import annotations
