@@ -16,7 +16,7 @@ class StrictChunkedReader:
     """A strict reader of chunked bodies that drops trailers.
 
     Args:
-        padded: whether to accept blanks after a chunk's size, because old servers send them.
+        padded: whether to accept spaces and tabs after a chunk's size, which some old servers send.
     """
 
     def __init__(self, *, padded: bool = False) -> None:
@@ -77,7 +77,7 @@ class StrictChunkedReader:
 
 
 def buffered_chunks_problem(data: bytes) -> str:
-    """Return the problem in the received part of a chunked body, or an empty string."""
+    """Return the problem in the received part of a chunked body, or an empty string if this part is valid."""
     buffer, reader = ReceiveBuffer(), StrictChunkedReader()
     buffer += data
     try:
@@ -89,7 +89,7 @@ def buffered_chunks_problem(data: bytes) -> str:
 
 
 class StrictBodies(Http1Connection):
-    """Base class of the HTTP/1 client and server: it replaces mitmproxy's reader of chunked bodies."""
+    """Base class of the HTTP/1 client and server. It uses `StrictChunkedReader` instead of mitmproxy's reader."""
 
     _padded_chunks = False
     _reader: Any = None

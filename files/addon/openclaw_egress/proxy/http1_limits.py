@@ -1,19 +1,19 @@
 """Limits for HTTP/1 clients, because mitmproxy's own layers keep an unlimited amount of a client's data in memory.
 
-They bound the memory and the time that one client can use:
+The limits bound the memory and the time that one client can use:
 
-- the size of a request's head (431);
-- the time without progress in a head (408) or in a body;
+- the size of a request's head (status 431);
+- the time without progress in a head (status 408) or in a body;
 - the bytes that a client sends before it has received the previous response;
 - the time until the client begins to use a tunnel;
 - the duration of a connection, if `total_seconds` is set.
 
-A refused request gets its response immediately, not after its body; the rest of the body is then read and discarded,
-up to a limit. ``http1_responses`` limits the heads of server responses. ``http1_chunks`` drops trailers, which a
-recipient may do (RFC 9110, section 6.5.1), because mitmproxy raises on them.
+A refused request gets its response immediately, not after its body; the rest of the body is then read and discarded, up
+to `DRAIN_BYTES`. ``http1_responses`` limits the heads of server responses. ``http1_chunks`` drops trailers, because
+mitmproxy raises an exception for them. A recipient may drop trailers (RFC 9110, section 6.5.1).
 
-Heads and chunks are checked on the bytes as received (``http1_syntax``), before mitmproxy normalises them. Every
-refusal goes through ``refuse``, which records it: mitmproxy's own error pages are never sent.
+``http1_syntax`` checks heads and chunks as received, before mitmproxy normalises them. The ``refuse`` function records
+every refusal and returns the response; the proxy never sends mitmproxy's own error pages.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ AHEAD_BYTES = 256 * 1024
 
 
 RESPONSE_PROBLEM = "openclaw_egress.response_problem"
-"""Key in ``flow.metadata``: the problem that makes the server's message malformed."""
+"""Key in ``flow.metadata``. The value says what is malformed in the server's response."""
 
 
 _METHOD = re.compile(rb"([A-Z]{1,16}) ")
@@ -99,7 +99,7 @@ class Refusing(Protocol):
             status: status code of the response, or None if no response can be sent. The class's rate limit can change
                 it to 429.
             code: the kind of the refusal.
-            evidence: the limit that was reached, or the malformed part; never bytes of the client.
+            evidence: the limit that was reached, or the malformed part; never bytes from the client.
             method: method of the request, if it is known.
             request: the request, if it could be parsed.
             counted: whether the request already counted towards the class's rate limit.
@@ -107,7 +107,7 @@ class Refusing(Protocol):
 
 
 class BoundedHttpLayer(layers.HttpLayer):
-    """HTTP/1 with a client, within the limits of its class.
+    """The HTTP layer for a client's connection, which enforces the limits of the client's class.
 
     Args:
         limits: the limits of the client's class.
@@ -131,7 +131,7 @@ class BoundedHttpLayer(layers.HttpLayer):
         memory.watch(context.client, self)
 
     def make_stream(self, stream_id: int) -> Commands:
-        """Replace the original: create a stream that responds to refused requests immediately."""
+        """Replace mitmproxy's method: create a stream that responds to refused requests immediately."""
         self.streams[stream_id] = PromptStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
@@ -140,14 +140,14 @@ class PromptStream(http_layers.HttpStream):
     """A stream that sends a response set by a hook without waiting for the request's body."""
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
-        """Extend the original: if a hook has set a response, send it immediately."""
+        """Extend mitmproxy's method: if a hook has set a response, send it immediately."""
         yield from super().state_wait_for_request_headers(event)
         if event.end_stream or self.client_state != self.state_consume_request_body or self.flow.response is None:
             return
         yield from self._answer_at_once()
 
     def state_consume_request_body(self, event: events.Event) -> Commands:
-        """Extend the original: refuse a body if the memory budget is used up, and free a body once it is sent."""
+        """Extend mitmproxy's method: refuse a body if the memory budget is used up; free a body once it is sent."""
         if isinstance(event, RequestData) and memory.refuse_held(self.context.client, self.flow):
             self.request_body_buf = type(self.request_body_buf)()
             yield from self._answer_at_once()
@@ -157,19 +157,22 @@ class PromptStream(http_layers.HttpStream):
             self.flow.request.data.content = None
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands:
-        """Extend the original: store the problem of a malformed response, because the flow's error is only text."""
+        """Extend mitmproxy's method: store what is malformed in a response, because ``flow.error`` is only text."""
         if isinstance(event, MalformedResponse):
             self.flow.metadata[RESPONSE_PROBLEM] = event.problem
         yield from super().handle_protocol_error(event)
 
     def send_response(self, already_streamed: bool = False) -> Commands:
-        """Extend the original: free the body once it is sent."""
+        """Extend mitmproxy's method: free the body once it is sent."""
         yield from super().send_response(already_streamed)
         if self.flow.response is not None:
             self.flow.response.data.content = None
 
     def flow_done(self) -> Commands:
-        """Extend the original: relay a WebSocket with our own layer, or close it if it must be recorded but is not."""
+        """Extend mitmproxy's method: relay a WebSocket with our own layer.
+
+        Close a WebSocket that must be recorded if the recorder is not ready.
+        """
         if not self.flow.websocket or self.flow.response is None or self.flow.response.status_code != 101:
             yield from super().flow_done()
             return
@@ -181,11 +184,11 @@ class PromptStream(http_layers.HttpStream):
         self.child_layer = relay(self.context)
         self._handle_event = self.passthrough
         yield from self.child_layer.handle_event(events.Start())
-        # As in the original, start the child layer first, because data can follow immediately.
+        # As in mitmproxy's method, start the child layer first, because data can follow immediately.
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def _answer_at_once(self) -> Commands:
-        """Send the response that is set, and ignore the rest of the request's body."""
+        """Send the response that a hook has set, and ignore the rest of the request's body."""
         if self.flow.response is None:
             return
         self.client_state = self.state_errored
@@ -310,13 +313,13 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
     def _target_problem(self, request: http.Request) -> str:
         """Return why this form of request target is invalid here (RFC 9112, section 3.2), or an empty string.
 
-        A client sends a proxy the absolute form, or CONNECT. The other forms name no destination: mitmproxy would
-        take it from the Host header, which the client may have set for another hop. The health endpoint has its own
-        port.
+        Outside a tunnel, only the absolute form and CONNECT are valid, because the other forms name no destination.
+        mitmproxy would take the destination from the Host header, which the client may have set for another hop.
+        Requests to the health endpoint do not arrive here, because it has its own port.
 
         Inside a tunnel, CONNECT has named the destination. The origin form is therefore valid there, and so is
         `OPTIONS *`, which addresses the server as a whole. The policy treats `*` as a path that no rule can name:
-        every denying rule with paths matches it, and no allowing rule with paths does.
+        every denying rule with paths matches it, and no allowing rule with paths matches it.
         """
         if request.data.path == b"*" and request.data.method != b"OPTIONS":
             return "the target * is for OPTIONS only"
@@ -325,7 +328,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         return ""
 
     def read_body(self, event: events.Event) -> Commands:
-        """Extend the original: respond to a malformed chunk and record the refusal."""
+        """Extend mitmproxy's method: respond to a malformed chunk and record the refusal."""
         for command in super().read_body(event):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, commands.CloseConnection):
@@ -343,7 +346,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         return self.response is not None and is_refusal(self.response)
 
     def _check_buffer(self, received: int) -> Commands:
-        """Close the connection if the client sends too much before a response ends, or too much of a discarded body."""
+        """Close the connection if the client sends too far ahead (`AHEAD_BYTES`), or too much of a refused body."""
         if self.state == self.read_body and self.response_done:
             self._drained += received
         if self._drained > DRAIN_BYTES:
@@ -374,7 +377,8 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
 
     def _look_at_the_clock(self) -> Commands:
         if self.conn.state is ConnectionState.CLOSED:
-            # In a tunnel, the layers of CONNECT and of the requests both check the time. One of them closed it already.
+            # In a tunnel, two layers check the time: one for CONNECT, one for the requests. The other layer has already
+            # closed the connection.
             return
         if not self.conn.state & ConnectionState.CAN_READ and self.state in (self.read_headers, self.done):
             return
@@ -400,11 +404,11 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             elif self.state == self.passthrough:
                 evidence = Evidence(limit="header_seconds", most=self._limits.header_seconds)
                 self._record(408, Code.TUNNEL_TIMEOUT, evidence, counted=True)
-            # Otherwise no request was in progress: close the idle connection without recording a denial.
+            # In all other states no request is in progress: close the idle connection without recording a denial.
             yield commands.CloseConnection(self.conn)
 
     def send(self, event: HttpEvent) -> Commands:
-        """Extend the original: restart the timeout when bytes are sent to the client, and send our own errors."""
+        """Extend mitmproxy's method: restart the timeout when bytes are sent to the client, and send our own errors."""
         if isinstance(event, ResponseHeaders | ResponseData | ResponseEndOfMessage):
             self._since = time.monotonic()
         if isinstance(event, ResponseProtocolError):
@@ -420,7 +424,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         if status < 500:
             yield from self._give_up(status, *_invalid(event.code, self.request), request=self.request)
             return
-        # Record nothing here: access control's `error` hook or the recorder has already recorded the server's failure.
+        # Record nothing here: the `error` hook of access control or of the recorder has already recorded this failure.
         yield commands.SendData(self.conn, upstream_failed(event.message))
         yield commands.CloseConnection(self.conn)
         self._forget()
@@ -475,7 +479,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
 
 
 def upstream_failed(message: str) -> bytes:
-    """Return the 502 for a server that cannot be reached or whose response is malformed."""
+    """Return the 502 response for a server that cannot be reached or whose response is malformed."""
     body = f"openclaw.egress: no usable response from the server.\nreason: {without_traffic(message)[:300]}\n"
     headers = {
         "Proxy-Status": f'{OUR_NAME.decode()}; error=http_protocol_error; details="upstream"',
@@ -486,7 +490,7 @@ def upstream_failed(message: str) -> bytes:
 
 
 def _method(received: bytes) -> str:
-    """Return the method for a record, or ``-`` if the bytes do not look like a method."""
+    """Return the method at the start of a request, for the record; ``-`` if the bytes do not look like a method."""
     found = _METHOD.match(received)
     return found[1].decode() if found else "-"
 

@@ -1,4 +1,4 @@
-"""HTTP/1 with a server: strict parsing of responses, with limits on their heads."""
+"""The HTTP/1 connection to a server: it parses responses strictly and limits the size of their heads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MalformedResponse(ResponseProtocolError):
 
 
 class BoundedHttp1Client(StrictBodies, Http1Client):
-    """HTTP/1 with a server: it parses responses strictly and limits their heads."""
+    """The HTTP/1 connection to a server; see the module's docstring."""
 
     _padded_chunks = True
     _interim = 0
@@ -100,7 +100,10 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
         yield from self.state(event)
 
     def _interim_problem(self, request: http.Request, response: http.Response) -> str:
-        """Return why a 1xx response must not be forwarded, or "". 101 is valid only if an upgrade was requested."""
+        """Return why a 1xx response must not be forwarded, or an empty string.
+
+        A 101 is valid only if the client requested a WebSocket.
+        """
         if response.status_code == 101:
             requested = request.headers.get("upgrade", "").lower()
             given = response.headers.get("upgrade", "").lower()
@@ -116,7 +119,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
         return ""
 
     def _cleaned(self, response: http.Response) -> str:
-        """Remove header fields that are not for the client. Return "", or the problem if this fails.
+        """Remove header fields that are not for the client. Return the problem if this fails, or an empty string.
 
         Catch every exception, because one here would leave the connection open without a response.
         """
@@ -130,16 +133,16 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
         return ""
 
     def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
-        """Send a 1xx response directly to the client, because a stream handles only one response.
+        """Send a 1xx response directly to the client, because a stream of mitmproxy handles only one response.
 
-        HTTP/1.0 has no interim responses (RFC 9110, section 15.2), so send none to such a client.
+        Send none to an HTTP/1.0 client, because HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
         """
         client = self.context.client
         if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
             yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
 
     def read_body(self, event: events.Event) -> Commands:
-        """Extend the original: replace the error for a malformed chunk with one that names the problem."""
+        """Extend mitmproxy's method: replace the error for a malformed chunk with one that names the problem."""
         for command in super().read_body(event):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):

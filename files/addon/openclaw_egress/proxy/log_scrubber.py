@@ -20,7 +20,7 @@ MAX_MESSAGE = 600
 
 
 def without_traffic(message: str) -> str:
-    """Return ``message`` without anything that may come from a client or a server."""
+    """Return ``message`` with each value that may come from a client or a server replaced."""
     message = _BYTES_LITERAL.sub(lambda found: f"<{len(found.group()) - 3} bytes withheld>", message)
     message = _HEX_BLOB.sub(lambda found: f"<{len(found.group()) // 2} bytes withheld>", message)
     message = _HEADER_LIKE.sub(r"\1\2<withheld>", message)
@@ -29,7 +29,7 @@ def without_traffic(message: str) -> str:
 
 
 def guard_mitmproxy_logs() -> None:
-    """Filter every log record of mitmproxy, before any handler. Calling it again changes nothing."""
+    """Filter every log record of mitmproxy before a handler receives it. A second call has no effect."""
     factory = logging.getLogRecordFactory()
     if getattr(factory, "guards_mitmproxy", False):
         return
