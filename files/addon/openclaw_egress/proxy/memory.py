@@ -1,17 +1,18 @@
 """Memory accounts and flow control: charge the memory of each client's connection to its class, and limit it.
 
-The memory of a connection is measured, not counted: after each event, its buffers, bodies and captures are added up.
-Memory that is freed therefore cannot stay charged. If the class has no room, the proxy stops reading from the
-connection until there is room (the sender's TCP window closes). After ``wait_seconds`` the exchange is refused. Without
-this timeout, exchanges that hold memory and need more could block each other forever.
+The memory of a connection is measured, not counted: after each event, the sizes of its buffers, bodies and captures are
+added up. Freed memory therefore cannot stay charged. If the budget of the class is used up, the proxy stops reading
+from the connection until memory is free (the sender's TCP window closes). After ``wait_seconds`` the exchange is
+refused. Without this timeout, exchanges that hold memory and need more could block each other forever.
 
-Some memory is not charged, but bounded. It belongs to the half of the process's memory that the default budget leaves
-free (``memory_budget.default_budget``):
+Some memory is not charged, but its size is bounded. The default budget leaves half of the process's memory free for it
+(``memory_budget.default_budget``):
 
 * One read can exceed the charge by `READ_ROOM`, and by :data:`CLAIM_BYTES` of decoded output if the body is compressed.
-* The event loop does one of these at a time: scan a slice of 128 KiB for credentials, append a piece to the journal, or
-  build and commit a record. For a moment, each body in the record takes 3.4 times ``PROXY_MAX_BODY_SIZE`` if it is
-  text, and 14.5 times if it consists of control characters, which JSON escapes (measured).
+* The event loop does one of these tasks at a time: scan a slice of 128 KiB for credentials, append a piece to the
+  journal, or build and commit a record. While a record is built, each body in it takes 3.4 times
+  ``PROXY_MAX_BODY_SIZE`` if it is text, and 14.5 times if it consists of control characters, which JSON escapes
+  (measured).
 """
 
 from __future__ import annotations
@@ -47,34 +48,35 @@ An exchange in progress is aborted instead.
 """
 
 CONNECTION_BYTES = 128 * 1024
-"""Bytes charged for each client connection, for the tasks of its sockets, TLS state, and read-ahead data."""
+"""Minimum bytes charged for each client connection. They cover its tasks, its TLS state and its read-ahead data."""
 
 READ_BYTES = 64 * 1024
-"""Size of one read in mitmproxy."""
+"""Maximum bytes that mitmproxy reads from a socket at once."""
 
 READ_AHEAD_BYTES = READ_BYTES // 2
-"""Limit of asyncio's read buffer. asyncio pauses the socket only when the buffer holds twice as much."""
+"""Limit of asyncio's read buffer, in bytes. asyncio stops reading only when the buffer holds twice as much."""
 
 READ_ROOM = 2 * READ_BYTES
 """Bytes charged in advance for the next read of a body: the chunk, and its copy in a capture or a buffer."""
 
 CLAIM_BYTES = 256 * 1024
-"""Decoded bytes of one connection after which its memory is measured again, even before its next read."""
+"""After this many decoded bytes of one read, the memory of the connection is measured again."""
 
 SLACK = 384 * 1024
-"""Bytes charged in addition to a body of known length, for buffers in sockets, TLS and the journal."""
+"""Bytes charged in addition to a body of known length, for the buffers of sockets, TLS and the journal."""
 
 COPIES = 3
-"""Number of copies of a held body that exist briefly: as read, as captured, and as encrypted for the peer."""
+"""Number of copies of a held body that briefly exist at the same time: as read, as captured, and as encrypted."""
 
 HELD = "openclaw_egress.held"
-"""Key in ``flow.metadata``: the recorder's object for an exchange.
+"""Key in ``flow.metadata``. The value is the recorder's object for the exchange.
 
-Its property ``held`` is the number of bytes in memory; its method ``expected`` returns how many a body will take.
+The object's property ``held`` is the number of bytes in memory. Its method ``expected`` returns the number of bytes
+that a body of a given length will take.
 """
 
 PATIENCE = 4
-"""Factor for ``wait_seconds``: a response or a partly sent body waits this much longer if its class makes progress."""
+"""A response or a partly sent body may wait for ``PATIENCE * wait_seconds`` while its class makes progress."""
 
 LOOK_SECONDS = 1.0
 """Interval, in seconds, at which a waiting connection checks whether its client has disconnected."""
@@ -157,7 +159,7 @@ class Accounts:
             self._charge(account, 0)
 
     def find(self, client: connection.Client) -> Account | None:
-        """Return the memory account of a client."""
+        """Return the memory account of a client, or None."""
         return self._accounts.get(client.id)
 
     def settle(self, client: connection.Client) -> None:
@@ -219,8 +221,8 @@ class Accounts:
         waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
         queue = self._waiting.setdefault(account.class_name, [])
         queue.append(waiter)
-        # Put responses first, because they end exchanges. Then put older connections first, because aborting them
-        # loses most.
+        # Put responses first, because they end exchanges. Among the others, put older connections first, because
+        # aborting them would lose the most work.
         queue.sort(key=lambda item: (item.request, item.account.number))
         self._wake_class(account.class_name)
         try:
@@ -238,9 +240,9 @@ class Accounts:
         self._refuse(account, needs)
 
     def claim(self, client: connection.Client, *, request: bool, answerable: bool) -> bool:
-        """Charge a connection in the middle of one read; return False if it was refused instead.
+        """Charge a connection in the middle of one read. Return False if the exchange was refused instead.
 
-        Call this while a body is decoded: a compressed body can grow by megabytes in one read, and its decoder cannot
+        Call this while a body is decoded: a compressed body can grow by megabytes in one read, and the decoder cannot
         wait for memory.
 
         Args:
@@ -264,9 +266,9 @@ class Accounts:
     async def _granted(self, waiter: _Waiter) -> bool:
         """Wait for memory; return False if the exchange must be refused.
 
-        A held request is refused after ``wait_seconds``, because no part of it was sent yet; all others wait longer. If
-        the class is stalled, the younger half of the requests that hold memory is refused, so that the others can
-        finish.
+        Refuse a held request after ``wait_seconds``, because no part of it was sent yet. Let all other bodies wait
+        longer (`PATIENCE`). If the class is stalled (`STALL_SHARE`), refuse the younger half of the requests that hold
+        memory, so that the others can finish.
         """
         loop = asyncio.get_running_loop()
         class_name, stall = waiter.account.class_name, self._wait_seconds / STALL_SHARE
@@ -379,7 +381,7 @@ def _needs(account: Account) -> int:
     held = ahead = 0
     for layer in account.layers:
         for side in layer.connections.values():
-            # Use `getattr`, because a layer below TLS has no attribute `buf`. Most buffers are empty.
+            # Use `getattr`, because a layer below TLS has no attribute `buf`.
             if buffer := getattr(side, "buf", None):
                 held += len(buffer)
         for stream in layer.streams.values():
@@ -448,7 +450,7 @@ def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) 
 def _tune(io: server.ConnectionIO) -> None:
     """Limit the read-ahead of a socket to a third of asyncio's default of 384 KiB.
 
-    The changed limit also shows that the socket is already tuned, because its reader lives as long as the socket.
+    If the reader already has the changed limit, do nothing: the reader exists as long as the socket.
     """
     reader: Any = io.reader
     if not isinstance(reader, asyncio.StreamReader) or io.writer is None:
@@ -496,9 +498,10 @@ def _libc() -> Any:
 
 
 def tune_allocator() -> None:
-    """Make glibc return the memory of freed bodies to the kernel: mmap for blocks of 256 KiB or more, and two arenas.
+    """Make glibc return the memory of freed bodies to the kernel.
 
-    By default glibc raises the mmap threshold up to 32 MiB, and freed bodies leave holes in its heap.
+    Use mmap for blocks of 256 KiB or more, and at most two arenas. By default, glibc raises the mmap threshold up to
+    32 MiB, and freed bodies leave holes in its heap.
     """
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:
@@ -513,9 +516,9 @@ def tune_allocator() -> None:
 def trim(*, full: bool) -> None:
     """Collect garbage, then return freed memory to the kernel.
 
-    Aborted connections are reference cycles, which only the collector frees. A full collection stops the event loop for
-    76 to 162 ms (measured with 90,000 objects). A collection of the young generations takes less than 2 ms, but does
-    not free long-lived connections, which are in the old generation.
+    Aborted connections are reference cycles, which only the garbage collector frees. A full collection stops the event
+    loop for 76 to 162 ms (measured with 90,000 objects). A collection of the young generations takes less than 2 ms,
+    but does not free long-lived connections, which are in the old generation.
     """
     gc.collect(2 if full else 1)
     malloc_trim = getattr(_libc(), "malloc_trim", None)
@@ -529,19 +532,19 @@ _accounts: Accounts | None = None
 
 
 def watch(client: connection.Client, layer: Any) -> None:
-    """Register an HTTP layer, so that its memory is charged to its client."""
+    """Register an HTTP layer, so that its memory is charged to the client's account."""
     if _accounts is not None and (account := _accounts.find(client)) is not None:
         account.layers.append(layer)
 
 
 def use(accounts: Accounts) -> None:
-    """Use these accounts for every connection from now on."""
+    """Use these memory accounts for every connection from now on."""
     global _accounts  # noqa: PLW0603  (mitmproxy's classes, which call `in_use`, are global, too)
     _accounts = accounts
 
 
 def in_use() -> Accounts | None:
-    """Return the accounts that `use` has set; None before its first call."""
+    """Return the accounts that `use` has set, or None before the first call of `use`."""
     return _accounts
 
 

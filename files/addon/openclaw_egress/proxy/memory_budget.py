@@ -1,7 +1,7 @@
-"""The memory budget for traffic: the memory that the proxy and each class may use for it. Pure arithmetic.
+"""The memory budget for traffic: how much memory all classes together, and each class, may use. Pure arithmetic.
 
-Half of the budget is guaranteed to the classes, in equal parts. The other half goes to the classes that request it
-first. No class can therefore take the guaranteed part of another class.
+Half of the budget is guaranteed to the classes, in equal parts, so that no class can take the guaranteed part of
+another class. The other half goes to the classes that request it first.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from openclaw_egress.settings import LEAST_MEMORY_BUDGET
 MIB = 1024 * 1024
 
 DEFAULT_BUDGET = 256 * MIB
-"""The budget if no cgroup limits the process."""
+"""The budget, in bytes, if no cgroup limits the memory of the process."""
 
 RESERVED = 128 * MIB
 """Bytes that the process itself needs: interpreter, libraries, SQLite's cache, one batch of the exporter."""
 
 REQUEST_SHARE = 0.7
-"""Fraction of a class's room that requests may use. The rest is for responses, which end exchanges and free memory."""
+"""Fraction of the memory available to a class that its requests may use.
+
+The remaining memory is for responses, because they end exchanges and thus free memory.
+"""
 
 _UNLIMITED = 1 << 46
 
@@ -60,10 +63,10 @@ class MemoryBudget:
         return max(guarantee, self.limit - sum(max(self._used[other], guarantee) for other in others))
 
     def fits(self, class_name: str, more: int, *, request: bool = False) -> bool:
-        """Return whether a class may hold ``more`` bytes now. With ``request``, only `REQUEST_SHARE` may be used."""
+        """Return whether a class may hold ``more`` additional bytes now; for a request, up to `REQUEST_SHARE`."""
         share = REQUEST_SHARE if request else 1.0
         wanted = self._used[class_name] + more
-        # Compare with the guarantee first: the room is never smaller, and the guarantee is cheap to compute.
+        # Compare with the guarantee first, because it is cheaper to compute. The room is never smaller.
         return more <= 0 or wanted <= self.guarantee * share or wanted <= self.room(class_name) * share
 
     def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
@@ -87,7 +90,7 @@ class MemoryBudget:
 
 
 def default_budget(limit: int | None) -> int:
-    """Return the budget for a memory limit: half of the memory that the process itself does not need.
+    """Return the default budget for a memory limit: half of the memory that remains after `RESERVED`.
 
     The other half is for short-lived copies, for the allocator's buffers and for page tables.
     """
@@ -114,8 +117,8 @@ def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path
 def _limits(mount: Path, path: str, name: str) -> list[int]:
     """Return the limits of a cgroup and of all its parents.
 
-    In a container, the path can name a cgroup of the host that is not mounted. The root of the mount is then the cgroup
-    of the container.
+    In a container, the path can name a cgroup of the host that is not mounted. The root of the mount is then the
+    container's cgroup, so its limit is read, too.
     """
     found: list[int] = []
     parts = [part for part in path.split("/") if part and part != ".."]

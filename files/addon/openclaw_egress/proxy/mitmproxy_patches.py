@@ -1,8 +1,8 @@
-"""All patches of mitmproxy. mitmproxy offers neither an option nor a hook for any of them.
+"""All patches of mitmproxy. Each changes behaviour for which mitmproxy has neither an option nor a hook.
 
-They were checked against `CHECKED_VERSION`. The proxy does not start with another version, because that version may not
-call the replaced functions. Other modules make further changes: `resolver` replaces two methods of asyncio's event
-loop, `launcher` chooses mitmproxy's add-ons, and `memory` limits the read-ahead of sockets.
+The patches were checked against `CHECKED_VERSION`. The proxy does not start with another version, because that version
+may not call the replaced functions. Other modules make further changes: `resolver` replaces two methods of asyncio's
+event loop, `launcher` chooses mitmproxy's add-ons, and `memory` limits the read-ahead of sockets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_version() -> None:
 
 
 def install(accounts: memory.Accounts) -> None:
-    """Patch mitmproxy once per process, and use these accounts from now on."""
+    """Patch mitmproxy once per process, and use these memory accounts from now on."""
     global _installed  # noqa: PLW0603  (mitmproxy's classes are global, too)
     memory.use(accounts)
     if _installed:
@@ -72,7 +72,7 @@ def _patch_connections() -> None:
 
     async def settled(self: server.ConnectionHandler, event: Any) -> None:
         await server_event(self, event)
-        # Do not update the charge here after a read, because `admit` does.
+        # Do not update the charge here after a read, because `admit` updates it.
         if (accounts := memory.in_use()) is not None and not isinstance(event, events.DataReceived):
             accounts.settle(self.client)
 

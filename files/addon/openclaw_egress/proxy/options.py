@@ -1,4 +1,7 @@
-"""The mitmproxy options that this software depends on. All are set, because defaults can change between versions."""
+"""The mitmproxy options that this software depends on.
+
+All of them are set explicitly, because their defaults can change between versions.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import certifi
 from openclaw_egress.settings import SettingsError
 
 SILENCE_SECONDS = 3600
-"""Timeout of a silent connection. mitmproxy's 600 s is too short for a model that sends nothing while it reasons."""
+"""Timeout for a connection without data, in seconds.
+
+mitmproxy's default of 600 s is too short for a model that sends nothing while it reasons.
+"""
 
 
 def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
-    """Return the options for the lean proxy and for a stock mitmdump."""
+    """Return the options that both `egress run` and a stock mitmdump need."""
     return {
         # Connect only after a decision, and use each connection only for the destination it was opened for.
         "connection_strategy": "lazy",
@@ -24,7 +30,8 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
         # Refuse bytes that are not HTTP, because they would bypass the hooks.
         "rawtcp": False,
         "websocket": True,
-        # Do not copy names from upstream certificates, such as wildcards: a leaf must name only the requested host.
+        # Do not copy names, such as wildcards, from upstream certificates: a leaf certificate must name only the
+        # requested host.
         "upstream_cert": False,
         "ssl_insecure": False,
         "ssl_verify_upstream_trusted_ca": str(trusted_ca),
@@ -37,7 +44,7 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
 
 
 def stock_options() -> dict[str, Any]:
-    """Return the additional options for a stock mitmdump. The lean proxy does not have them."""
+    """Return the additional options for a stock mitmdump. `egress run` does not load the add-ons that define them."""
     return {
         # Do not let the proxy itself respond to requests for mitm.it.
         "onboarding": False,
@@ -51,7 +58,10 @@ def stock_options() -> dict[str, Any]:
 
 
 def trusted_roots(extra: Path | None, directory: Path) -> Path:
-    """Write the public and the operator's root certificates to one file: the option replaces the public ones."""
+    """Write the public root certificates and the operator's to one file, and return the file.
+
+    One file is necessary, because the option ``ssl_verify_upstream_trusted_ca`` replaces the public certificates.
+    """
     roots = Path(certifi.where()).read_bytes()
     if extra is not None:
         try:

@@ -1,10 +1,10 @@
-"""A token bucket that limits the requests of a class. Pure; times are seconds of a monotonic clock."""
+"""A token bucket that limits the requests of a class. Callers pass the time, in seconds of a monotonic clock."""
 
 from __future__ import annotations
 
 
 class Rate:
-    """A limit per minute. A burst may contain a tenth of it, and at least one request."""
+    """A limit of requests per minute. A burst may contain a tenth of the limit, but always at least one request."""
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
