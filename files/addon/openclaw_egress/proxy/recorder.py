@@ -1,7 +1,7 @@
 """The recorder: the mitmproxy add-on that commits every inspected exchange before its last byte passes.
 
 A request is in the spool before its last byte goes upstream. A response is in the spool before its end goes to the
-client. A body of known length within the buffer limit is held until it is committed, unless it is an event stream. All
+client. A body of known length up to `BUFFER_LIMIT` is held until it is committed, unless it is an event stream. All
 other bodies stream, and a tap (a stream callable of mitmproxy) captures them:
 
 * For a body that is chunked or ends with the connection, mitmproxy calls the tap once more at the end, without bytes.
@@ -9,8 +9,8 @@ other bodies stream, and a tap (a stream callable of mitmproxy) captures them:
 
 `websocket_recording` records the messages of a WebSocket. It uses this module through `_MessageJournal`.
 
-If the spool cannot take a record, or any code here raises, the request is refused with 503. A response in progress is
-aborted, never finished without a record.
+If the spool cannot store a record, or any code here raises an exception, the request is refused with 503. A response in
+progress is aborted, so that it never ends normally without a record.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from openclaw_egress.wire.http1_syntax import content_length
 log = logging.getLogger("openclaw_egress.recorder")
 
 EXCHANGE = "openclaw_egress.exchange"
-"""Key in ``flow.metadata``: the :class:`Exchange` that is being recorded."""
+"""Key in ``flow.metadata``. The value is the :class:`Exchange` that is being recorded."""
 
 BUFFER_LIMIT = 1024 * 1024
 """Bodies of known length up to this limit, in bytes, are held until they are committed. Longer ones stream."""
@@ -66,7 +66,7 @@ JOURNAL_SECONDS = 0.05
 """Maximum delay before streamed bytes are written to the spool, unless the body is scanned for credentials."""
 
 JOURNAL_BYTES = 64 * 1024
-"""If this many bytes wait, they are written to the spool at once, without waiting for `JOURNAL_SECONDS`."""
+"""When this many streamed bytes wait, they are written to the spool immediately, not after `JOURNAL_SECONDS`."""
 
 
 class OutOfMemory(Exception):
@@ -178,8 +178,8 @@ class Recorder:
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         if not exchange.request_held:
-            # Add only a streamed request now. A held request is added when it is complete, because no part of it goes
-            # upstream before.
+            # Add the exchange to the journal now only if its request streams. A held request is added when it is
+            # complete, because no part of it goes upstream before.
             self._open(exchange)
         flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
         if not exchange.request_held:
@@ -233,7 +233,7 @@ class Recorder:
 
     @fails_closed(_message_failed)
     def request(self, flow: http.HTTPFlow) -> None:
-        """Commit the complete request. mitmproxy sends it only after this hook (if streamed, only its end)."""
+        """Commit the complete request. mitmproxy then sends a held request, or the end of a streamed request."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is not None:
             return
@@ -304,7 +304,7 @@ class Recorder:
 
     @fails_closed(_message_failed)
     def response(self, flow: http.HTTPFlow) -> None:
-        """Commit the exchange. mitmproxy sends the response only after this hook (if streamed, only its end)."""
+        """Commit the exchange. mitmproxy then sends a held response, or the end of a streamed response."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is None:
             return
@@ -383,8 +383,8 @@ class Recorder:
         if exchange.closed:
             return
         if exchange.capture.masked and any(exchange.waiting.values()):
-            # Update the head too: the journal's bytes are masked, so only the head has the size of the body and the
-            # number of secrets.
+            # Also update the exchange's metadata: the journal contains masked bytes, so only the metadata has the
+            # original size of the body and the number of secrets.
             self._spool.update(exchange.capture.id, self._head(exchange))
         for direction, waiting in exchange.waiting.items():
             if waiting:
@@ -403,7 +403,7 @@ class Recorder:
         exchange.journalled = min(capture.request.size, capture.limit)
 
     def _withhold_secrets(self, exchange: Exchange) -> None:
-        """Delete bodies that are credentials from the journal, because a recovery after a crash would record them."""
+        """If the bodies are credentials, delete them from the journal; a recovery after a crash would record them."""
         if exchange.capture.secret and exchange.opened and not exchange.withheld:
             self._spool.withhold(exchange.capture.id)
             exchange.withheld = True
@@ -469,7 +469,7 @@ class Recorder:
         )
 
     def _leave(self, exchange: Exchange) -> None:
-        """End an exchange that cannot be recorded now. The spool records it later if a part of it went upstream."""
+        """End an exchange that cannot be recorded now. If a part of it went upstream, the spool records it later."""
         if exchange.timer is not None:
             exchange.timer.cancel()
             exchange.timer = None
@@ -478,7 +478,10 @@ class Recorder:
         self._spool.leave(exchange.capture.id, recorded=recorded, secret=exchange.capture.secret)
 
     def abandon(self, flow: http.HTTPFlow, decision: Decision, status: int | None) -> None:
-        """Record an exchange that the memory budget ended. ``status`` is that of the proxy's response, or None."""
+        """Record an exchange that was refused for lack of memory.
+
+        ``status`` is the status of the proxy's response; None if the proxy sends no response.
+        """
         if (exchange := self._exchange(flow)) is None:
             return
         capture = exchange.capture
@@ -531,7 +534,7 @@ class Recorder:
 
 
 class _MessageJournal:
-    """The implementation of `websocket_recording.Journal`, through which WebSockets are recorded."""
+    """The implementation of `websocket_recording.Journal`, which lets `WebSocketRecording` write to the spool."""
 
     def __init__(self, recorder: Recorder, flow: http.HTTPFlow) -> None:
         self._flow = flow
@@ -596,7 +599,7 @@ def _without_usage(record: ExchangeRecord) -> ExchangeRecord:
 
 
 def _log_failure(what: str, error: Exception) -> None:
-    """Log an internal error. Log a spool error only for debugging: the spool itself logs cause and remedy once."""
+    """Log an internal error. Log a spool error only at level debug, because the spool logs cause and remedy once."""
     if isinstance(error, SpoolError):
         log.debug("%s: %s", what, error)
     else:
@@ -604,9 +607,10 @@ def _log_failure(what: str, error: Exception) -> None:
 
 
 def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[bytes], bytes]:
-    """Return a stream callable that aborts the connection when its tap raises, so that nothing passes unrecorded.
+    """Return a stream callable that aborts the connection if ``tap`` raises, so that no byte passes unrecorded.
 
-    Re-raise now and on every later call; otherwise mitmproxy could still send a valid end-of-message.
+    The callable raises the exception again, and also raises on every later call. Otherwise mitmproxy could still send a
+    valid end of the message.
     """
 
     def cutting(data: bytes) -> bytes:
@@ -678,9 +682,9 @@ _ERRORS = (
 def _error_type(message: str) -> str:
     """Return the ``error.type`` (of `records.ERROR_TYPES`) for a failed exchange.
 
-    Parse the message, because mitmproxy gives no other information on a failed connection. The message can come from
-    mitmproxy, OpenSSL or the kernel, and may contain traffic. Parse such messages only here, and never parse the texts
-    in `codes`.
+    Parse the error message, because mitmproxy provides no other information about a failed connection. The message can
+    come from mitmproxy, OpenSSL or the kernel, and may contain traffic. Parse such messages only here. Never parse the
+    texts in `codes`.
     """
     lowered = message.lower()
     return next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

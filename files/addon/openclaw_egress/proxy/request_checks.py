@@ -1,4 +1,4 @@
-"""Checks of one request, and of the address to connect to. They do not depend on the state of the client."""
+"""Checks of one request, and of the address to connect to. They do not use the state of the client's connection."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sent_method(request: http.Request) -> str:
 
 
 def recorded_method(request: http.Request) -> str:
-    """Return the method for a record, cut to 32 characters, because a client may send a method of 16 KB."""
+    """Return the method for a record, truncated to 32 characters, because a client may send a method of 16 KB."""
     return sent_method(request)[:32]
 
 
@@ -66,7 +66,7 @@ def is_websocket_handshake(request: http.Request) -> bool:
 
 
 def sni_agrees(sni: str | None, target: Destination) -> bool:
-    """Return whether the SNI names the destination; for an IP address, the client must send no SNI (RFC 6066)."""
+    """Return whether the SNI names the destination. If the destination is an IP address, no SNI is valid (RFC 6066)."""
     if target.address is not None:
         return not sni
     if not sni:
@@ -122,7 +122,7 @@ def check_address(
     method: str | None = None,
     path: str | None = None,
 ) -> Decision:
-    """Apply the address guard to one address. The proxy's own addresses also need an exception."""
+    """Apply the address guard to one address. Deny the proxy's own addresses unless the class has an exception."""
     ip = ipaddress.ip_address(address)
     verdict = decide_address(policy, class_name, destination, ip, method, path)
     found = policy.classes.get(class_name)

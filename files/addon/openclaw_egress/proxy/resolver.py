@@ -1,8 +1,8 @@
 """Name resolution with enforcement: names are resolved only for a connection grant, and every address is checked.
 
-asyncio calls its loop's ``getaddrinfo`` whenever it opens a connection. :func:`install` replaces that method. A
-connection whose task carries a grant gets the grant's checked addresses. Each name is thus resolved once, and cannot
-change its address between check and use. A connection without a grant gets an error.
+asyncio calls its loop's ``getaddrinfo`` whenever it opens a connection. :func:`install` replaces that method. If the
+current task has a grant (`current_grant`), the method returns the grant's checked addresses; otherwise it raises an
+error. Each name is thus resolved once, and its address cannot change between check and use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from openclaw_egress.proxy.connection_grants import ConnectionGrant
 
 LOOKUP_SECONDS = 10.0
 CONNECT_SECONDS = 30.0
-"""Timeout of a connection attempt. The kernel's is two minutes or more; meanwhile the client's data is in memory."""
+"""Timeout of a connection attempt.
+
+The kernel's own timeout is two minutes or more, and the client's data stays in memory until then.
+"""
 
 THREADS_PER_CLASS = 4
 
@@ -35,7 +38,7 @@ class ResolutionError(Exception):
 
 
 class Resolver:
-    """The resolver: a small thread pool for each class, so that no class waits for slow names of another class."""
+    """The resolver. Each class has a small thread pool, so that no class waits for the slow look-ups of another."""
 
     def __init__(self) -> None:
         self._pools: dict[str, ThreadPoolExecutor] = {}
@@ -69,7 +72,10 @@ class Resolver:
 
 
 def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Replace the loop's ``getaddrinfo`` and limit its connection attempts; return the function that restores both."""
+    """Replace the loop's ``getaddrinfo``, and limit the time of its connection attempts to `CONNECT_SECONDS`.
+
+    Return the function that restores both methods.
+    """
     original: Callable[..., Awaitable[Any]] = loop.getaddrinfo
     original_connect: Callable[..., Awaitable[Any]] = loop.create_connection
     # Clear the search list of resolv.conf, which could turn an allowed name into another one (resolver(5)).
@@ -140,6 +146,6 @@ def is_own_address(address: str) -> bool:
             probe.connect((address, 9))
             return bool(probe.getsockname()[0] == address)
     except OSError as error:
-        # Return True if there was no free descriptor, because the check was not possible. Other errors mean that no
-        # route exists.
+        # Return True if no descriptor or memory was free: the check was not possible, and True makes the proxy refuse
+        # the address. Other errors mean that no route exists.
         return error.errno in _NO_ROOM

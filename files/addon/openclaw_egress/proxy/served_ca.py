@@ -1,8 +1,8 @@
 """The CA that the running proxy serves: read from files, kept in memory, replaced without a restart.
 
 mitmproxy keeps the CA in ``TlsConfig.certstore`` and reads the chain file again while it serves. The proxy therefore
-installs a certificate store made from memory, so that a damaged file has no effect. Each CA has its own chain file
-(certificates without the key), because mitmproxy caches TLS contexts by the file's name.
+installs a certificate store that is built in memory, so that a damaged CA file has no effect. Each CA has its own chain
+file (certificates without the key), because mitmproxy caches TLS contexts by the name of that file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from openclaw_egress import certificates
 LEAF_DAYS = 30
 RENEW_LEAF_BEFORE_DAYS = 10
 BACKDATED_HOURS = 48
-"""Leaf certificates are valid from this many hours in the past, because the clocks of clients differ."""
+"""The validity of a leaf certificate begins this many hours in the past, because the clocks of clients may be wrong."""
 
 SETTLE_SECONDS = 5.0
-"""Maximum time that a reload waits for the event loop to serve the new CA."""
+"""Maximum time, in seconds, that a reload waits for the event loop to serve the new CA."""
 
 
 class LeafStore(certs.CertStore):
-    """A replacement for mitmproxy's store whose leaf certificates never outlive their CA and are renewed in time."""
+    """A certificate store that replaces mitmproxy's own.
+
+    Its leaf certificates never outlive their CA, and it replaces them before they expire.
+    """
 
     def __init__(
         self, authority: certificates.Authority, chain_file: Path, dhparams: Any, clock: certificates.Clock
@@ -109,9 +112,10 @@ class ServedCA:
         return self._info
 
     def look(self, accept: Callable[[certificates.CAInfo], None]) -> bool | None:
-        """Read the files if they have changed. Return True if valid, False if invalid, and None if unchanged.
+        """Read the CA's files if they have changed.
 
-        ``accept`` raises CAError for a CA that must not be used.
+        Return True if the new CA is valid, False if it is invalid, and None if the files are unchanged. ``accept``
+        raises CAError for a CA that must not be used.
         """
         seen = self._signature()
         if seen == self._seen:
@@ -146,7 +150,7 @@ class ServedCA:
             return self._info if self._next is None else self._next[0]
 
     def tls_start_client(self, data: tls.TlsData) -> None:
-        """Install the store before mitmproxy requests a certificate, so that it serves the first handshake as well."""
+        """Install the store before mitmproxy creates a certificate, so that the first handshake uses it as well."""
         self.serve()
 
     def serve(self) -> None:
@@ -172,7 +176,10 @@ class ServedCA:
 
 
 def file_signature(file: Path) -> tuple[int, ...] | None:
-    """Return a value that changes when content, owner or mode may have changed; None if the file is inaccessible."""
+    """Return a value that changes if the file's content, owner or mode may have changed.
+
+    Return None if the file is inaccessible.
+    """
     try:
         found = file.stat()
     except OSError:

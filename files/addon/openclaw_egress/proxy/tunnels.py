@@ -19,7 +19,7 @@ class Tunnel:
     code: str
     begin_ns: int
     sent: int = 0
-    """Number of bytes from the client; ``received`` is the number of bytes to the client."""
+    """Number of bytes from the client. ``received`` is the number of bytes sent to the client."""
     received: int = 0
 
 
@@ -28,17 +28,17 @@ _open: dict[str, Tunnel] = {}
 
 
 def begin(client_id: str, tunnel: Tunnel) -> None:
-    """Start to count the bytes of this connection."""
+    """Start to count the bytes of this client connection."""
     _open[client_id] = tunnel
 
 
 def end(client_id: str) -> Tunnel | None:
-    """Remove the connection's tunnel and return it with its byte counts; None if the connection is not counted."""
+    """Remove the connection's tunnel and return it with its byte counts. Return None if `begin` was not called."""
     return _open.pop(client_id, None)
 
 
 def count(client_id: str, size: int, *, sent: bool) -> None:
-    """Add bytes to the connection's tunnel, if it is recorded."""
+    """Add ``size`` to the byte count of the connection's tunnel, if `begin` was called for the connection."""
     if (tunnel := _open.get(client_id)) is None:
         return
     if sent:

@@ -1,4 +1,4 @@
-"""The relay of a WebSocket: it forwards frames byte for byte, and first records those of an inspected host.
+"""The relay of a WebSocket: it forwards frames byte for byte. Frames of an inspected host are recorded first.
 
 mitmproxy's own layer is not used, because it keeps a message of any size in memory.
 """
@@ -19,9 +19,10 @@ from openclaw_egress.wire.websocket_frames import FrameError, FrameReader
 log = logging.getLogger("openclaw_egress.websocket")
 
 RELAY = "openclaw_egress.websocket_relay"
-"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that takes a context and returns the relay.
+"""Key in ``flow.metadata`` of a WebSocket to an inspected host. The value is a function that creates the relay.
 
-The value is None until the recorder is ready; until then the WebSocket must not be relayed.
+The function takes a mitmproxy context. The value is None until the recorder is ready; until then the WebSocket must not
+be relayed.
 """
 
 
@@ -35,7 +36,7 @@ class Messages(Protocol):
         """Return whether the proxy may send a frame to the client now."""
 
     def take(self, data: bytes, *, sent: bool) -> Passing:
-        """Return the bytes that may pass after a read."""
+        """Process the bytes of one read, and return the bytes that may pass now."""
 
     def disconnected(self, *, client: bool) -> None:
         """Record that the client or the server has closed the connection."""
@@ -45,7 +46,7 @@ class Messages(Protocol):
 
 
 class UnrecordedMessages:
-    """The decisions for a host that is not inspected: valid frames pass immediately and are not recorded."""
+    """The implementation of `Messages` for a host that is not inspected: valid frames pass at once, unrecorded."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -58,7 +59,7 @@ class UnrecordedMessages:
         return self._server.between and not self._server.closed
 
     def take(self, data: bytes, *, sent: bool) -> Passing:
-        """Return the bytes of the read, but only those before the first invalid frame."""
+        """Return the bytes of the read, or none of them if the read contains an invalid frame."""
         problem = None
         try:
             for _ in (self._client if sent else self._server).feed(data):
@@ -68,19 +69,19 @@ class UnrecordedMessages:
         return Passing(b"" if sent else data, data if sent else b"", problem)
 
     def disconnected(self, *, client: bool) -> None:
-        """End the connection."""
+        """Mark the connection as ended, so that no further bytes pass."""
         self.ended = True
 
     def end(self, outcome: str, error_type: str | None) -> None:
-        """End the connection."""
+        """Mark the connection as ended, so that no further bytes pass."""
         self.ended = True
 
 
 class WebSocketRelay(layer.Layer):
-    """The relay between client and server.
+    """The mitmproxy layer that relays a WebSocket between client and server.
 
     Args:
-        messages: decides what may pass, and records it.
+        messages: decides which bytes may pass, and records them.
         failed: logs an exception that ends the connection.
     """
 

@@ -1,9 +1,9 @@
 """The recording of one WebSocket: it decides when the bytes of each direction may pass, and records them first.
 
 The proxy holds a message until it is complete and recorded; then the message passes. A message of more than
-`HOLD_BYTES` passes in parts, each recorded before it passes. By default all messages belong to the exchange that began
-with the handshake. On OpenAI's Responses API each response is a separate exchange (`llm.responses_websocket`). All
-other messages belong to the exchange of the handshake.
+`HOLD_BYTES` passes in parts, and each part is recorded before it passes. Messages belong to the exchange that began
+with the handshake, with one exception: on OpenAI's Responses API, each response is a separate exchange
+(`llm.responses_websocket`).
 
 The recorder is passed in as a `Journal`, so that this module depends neither on mitmproxy nor on the spool.
 """
@@ -27,7 +27,7 @@ from openclaw_egress.wire.json_members import TopLevelMembers
 from openclaw_egress.wire.websocket_frames import FrameError, FrameReader, Part
 
 HOLD_BYTES = 4 * 1024 * 1024
-"""Maximum bytes of a message that are held until it is complete; a longer message passes in parts."""
+"""Maximum size, in bytes, of a message that is held until it is complete. A longer message passes in parts."""
 
 RESPONSES, REALTIME = "responses", "realtime"
 
@@ -35,7 +35,7 @@ MAX_TURNS = 256
 """Maximum number of responses in progress on one connection. OpenAI allows fewer."""
 
 TURN_BYTES = 32 * 1024
-"""Bytes charged for each response in progress, in addition to its bodies."""
+"""Bytes of memory charged for each response in progress, in addition to its bodies."""
 
 _ROUTING = frozenset({"type", "stream_id", "response_id"})
 
@@ -51,7 +51,7 @@ class Exchange(Protocol):
 
 
 class Journal[Recorded: Exchange](Protocol):
-    """Interface to the recorder, which writes to the spool. Each method raises `SpoolError` if the write fails."""
+    """Interface to the recorder, which writes to the spool. Each method raises `SpoolError` if a write fails."""
 
     def now(self) -> int:
         """Return the current time in Unix nanoseconds."""
@@ -60,13 +60,13 @@ class Journal[Recorded: Exchange](Protocol):
         """Return a new exchange with the headers of the handshake. It is not in the spool yet."""
 
     def begin(self, exchange: Recorded) -> None:
-        """Add the exchange to the spool, marked as an exchange whose request may already have been sent."""
+        """Add the exchange to the spool, and mark that its request may already have been sent."""
 
     def commit(self, exchange: Recorded) -> None:
         """Write the complete request and its metadata to the spool."""
 
     def keep(self, exchange: Recorded, direction: str, data: bytes) -> None:
-        """Write bytes of a body to the spool within `recorder.JOURNAL_SECONDS`."""
+        """Write bytes of a body to the spool, after at most `recorder.JOURNAL_SECONDS`."""
 
     def flush(self, exchange: Recorded) -> None:
         """Write all bytes that were passed to `keep` to the spool now."""
@@ -75,14 +75,14 @@ class Journal[Recorded: Exchange](Protocol):
         """Delete the bodies of the exchange from the spool if they are credentials."""
 
     def close(self, exchange: Recorded, outcome: str, error_type: str | None) -> None:
-        """Record the exchange. If this fails, let the spool record it later, and raise."""
+        """Record the exchange. If this fails, let the spool record it later, and raise the exception again."""
 
     def forget(self, exchange: Recorded) -> None:
         """Drop the exchange without a record."""
 
 
 class Passing(NamedTuple):
-    """The bytes that may pass after a read."""
+    """The bytes that may pass after a read, by receiver."""
 
     to_client: bytes
     to_server: bytes
@@ -106,7 +106,7 @@ class _Direction[Recorded: Exchange]:
     sent: bool
     """Whether the client is the sender."""
     raw: bytearray = field(default_factory=bytearray)
-    """Frames that may not pass yet."""
+    """Frames that must not pass yet."""
     payload: bytearray = field(default_factory=bytearray)
     """Payload of the held message so far."""
     inside: bool = False
@@ -124,11 +124,11 @@ class _Direction[Recorded: Exchange]:
     discards: bool = False
     """Whether the current message is refused, so that the rest of it is discarded."""
     ready: bytearray = field(default_factory=bytearray)
-    """Frames that may pass."""
+    """Frames that may pass now."""
 
     @property
     def between(self) -> bool:
-        """Return whether the receiver has only complete messages, so that the proxy may send its own frame."""
+        """Return whether all messages sent to the receiver are complete, so that the proxy may send its own frame."""
         return self.target is None and not self.discards
 
 
@@ -332,8 +332,8 @@ class WebSocketRecording[Recorded: Exchange]:
             side.batch = _Batch(exchange)
         added = (websocket.sent if side.sent else websocket.received).add(payload, begins=begins)
         side.batch.added += added
-        # Replace line feeds inside a message, because the reader takes one message per line. In JSON they are only
-        # white space.
+        # Replace line feeds inside a message, because `message_reader` expects one message per line. In JSON, line
+        # feeds are only white space.
         side.batch.lines += added[: len(added) - len(payload)] + payload.replace(b"\n", b" ")
         side.batch.ended = ends
 
@@ -354,7 +354,7 @@ class WebSocketRecording[Recorded: Exchange]:
             return
         if side.sent:
             self._record_batch(side)
-            # Read the stream's ID again: in a message that passed in parts, it can come after the first part.
+            # Read the stream's ID again, because it can follow the first part of a message that passed in parts.
             turn.stream_id = stream_id_of(found)
             capture = self._turns[turn].capture
             if capture.websocket is not None:
@@ -386,7 +386,10 @@ class WebSocketRecording[Recorded: Exchange]:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def end(self, outcome: str, error_type: str | None) -> None:
-        """Record all exchanges in progress. Unfinished ones get this outcome and error."""
+        """Record all exchanges in progress with this outcome and error.
+
+        If the WebSocket was closed normally, record the exchange of the handshake as complete.
+        """
         if self.ended:
             return
         self.ended = True
