@@ -1,6 +1,6 @@
 """Test cases for a policy: requests with the expected decisions. `egress policy test` runs them.
 
-A file of cases is a list::
+A file of test cases contains a list::
 
     - {class: sandbox, url: "https://packages.example.com/simple/", expect: allow}
     - {class: sandbox, url: "https://www.example.com/", expect: deny, rule: default}
@@ -25,12 +25,12 @@ EXAMPLE = '{class: sandbox, url: "https://www.example.com/", expect: deny}'
 
 
 class CasesError(FileError):
-    """A file of cases is invalid."""
+    """A file of test cases is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request with its expected decision. If ``rule`` is None, any rule may decide."""
+    """A request with its expected decision. If ``rule`` is None, any rule may make the decision."""
 
     line: int
     class_name: str

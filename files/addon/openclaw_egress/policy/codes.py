@@ -1,8 +1,8 @@
-"""Codes of decisions, their evidence, and the sentences for people, which only this module builds.
+"""Codes of decisions, the evidence for a decision, and the sentences that explain a decision to people.
 
 A code identifies a kind of decision. Programs compare codes and read the evidence. Only people read the sentences, so
-their wording may change. The codes are an interface, so do not rename one: every record has a code
-(``openclaw.egress.code``), operators filter and alert on codes, and ``docs/codes.md`` lists them.
+their wording may change; only this module builds them. The codes are an interface, so do not rename one: every record
+has a code (``openclaw.egress.code``), operators filter and alert on codes, and ``docs/codes.md`` lists them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Code(StrEnum):
 
 
 class Unparsed(NamedTuple):
-    """A destination that is unknown, or invalid and therefore kept as the client wrote it."""
+    """A destination that is unknown, or that is invalid and therefore recorded as the client wrote it."""
 
     host: str
     port: int = 0
@@ -90,30 +90,30 @@ class Unparsed(NamedTuple):
 
 
 ANY = "*"
-"""The host of denials that concern a class as a whole."""
+"""Host in denials that concern a whole class, such as a reached connection limit."""
 UNKNOWN = "?"
-"""The host of denials whose destination could not be read."""
+"""Host in denials whose destination could not be read."""
 ANYWHERE, UNREADABLE = Unparsed(ANY), Unparsed(UNKNOWN)
 
 type Target = Destination | Unparsed
 
 
 class Evidence(NamedTuple):
-    """The values that led to a decision. Fields that its code does not use are empty."""
+    """The values that led to a decision. Fields that the decision's code does not use are empty."""
 
     class_name: str = ""
     destination: Target | None = None
     other: Target | None = None
-    """A second destination: that of the tunnel, or that of the Host header."""
+    """A second destination, which differs from ``destination``: that of the tunnel, or that of the Host header."""
     address: Address | None = None
     network: Network | None = None
     range: str = ""
-    """The reason why the guard refuses the address, such as ``private (10.0.0.0/8, RFC 1918)``."""
+    """The reason why the address guard refuses the address, such as ``private (10.0.0.0/8, RFC 1918)``."""
     rule: str = ""
     """The rule or exception that matches the host or address, but not the whole request. ``allows`` describes it."""
     allows: str = ""
     limit: str = ""
-    """The name of the reached limit in ``classes.NAME.limits``. ``most`` is its value, if it is a whole number."""
+    """Name of the limit in ``classes.NAME.limits`` that was reached. ``most`` is its value, if it is a whole number."""
     most: int = 0
     used: int = 0
     """Bytes of memory in use. ``room`` is the current maximum, and ``needs`` the number of bytes requested."""
@@ -230,16 +230,16 @@ def reason(code: Code, evidence: Evidence) -> str:
 
 
 def summary(count: int, first: str = "") -> str:
-    """Return the reason, for people, of a summary record, which replaces the records of ``count`` denials.
+    """Return the reason for a summary record, which replaces the records of ``count`` denials.
 
-    ``first`` is the common reason of these denials, or empty.
+    ``first`` is the reason that all these denials have in common, or an empty string.
     """
     more = _SUMMARY.format(count)
     return f"{first}: {more}" if first else more
 
 
 def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
-    """Return the name to report as the rule, such as ``address-guard``, if no rule of the policy decided."""
+    """Return the rule name to report if no rule of the policy made the decision, such as ``address-guard``."""
     if evidence.limit:
         return f"classes.{evidence.class_name}.limits.{evidence.limit}"
     return _RULES.get(code, "syntax")

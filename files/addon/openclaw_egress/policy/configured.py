@@ -9,10 +9,12 @@ from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 
 
 def configured_policy(settings: Settings) -> Policy:
-    """Return the configured policy, or the built-in one if no file is set. Add the host's addresses for the guard.
+    """Return the configured policy, or the built-in policy if no policy file is set.
+
+    The returned policy also contains the addresses of the proxy's host, so that the address guard refuses them.
 
     Raises:
-        PolicyError: a named file is missing or not valid.
+        PolicyError: a configured file is missing or invalid.
     """
     if settings.policy_file is not None:
         policy = load_policy(settings.policy_file, settings.llm_hosts)

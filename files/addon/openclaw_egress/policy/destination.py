@@ -1,8 +1,8 @@
 """Destinations in one canonical form, and the address guard. Pure functions, which resolve no names.
 
-Without one form, a host could be allowed in one spelling and denied in another. Therefore every name and address from a
-client or from the policy first passes through :func:`canonical_host`. Rules, look-ups, connections and records use only
-the canonical form.
+Without a canonical form, a host could be allowed in one spelling and denied in another. Therefore
+:func:`canonical_host` first converts every name and address from a client or from the policy. Rules, look-ups,
+connections and records use only the canonical form.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def parse_destination(host: str, port: int) -> Destination:
 
 
 def split_url(url: str) -> tuple[str, str, int, str]:
-    """Return scheme, host, port, and path with query, of ``https://host/path`` or ``host:port``.
+    """Return the scheme, host, port, and path with query of a text such as ``https://host/path`` or ``host:port``.
 
     Raises:
         DestinationError: the text names no host and port.
@@ -135,7 +135,10 @@ def _refuse_characters(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """Return the name in lower case with A-labels. Apply IDNA to non-ASCII names only: it refuses some names in DNS."""
+    """Return the name in lower case with A-labels.
+
+    Apply IDNA only to names that are not ASCII, because IDNA refuses some ASCII names that exist in DNS.
+    """
     if text.isascii():
         return text.lower()
     try:
@@ -294,14 +297,17 @@ GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
     "localhost.localdomain": ("loopback (RFC 6761)", (IPv4Address("127.0.0.1"), IPv6Address("::1"))),
     "metadata.google.internal": ("cloud metadata (Google Cloud)", (IPv4Address("169.254.169.254"),)),
 }
-"""Names that always mean guarded addresses, with those addresses. The guard refuses them without a look-up."""
+"""Names that always mean guarded addresses, each with the reason and the addresses.
+
+The address guard refuses these names without a look-up.
+"""
 
 
 def guard_reason(ip: Address) -> str | None:
     """Return why the guard refuses ``ip``, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if the address is public.
 
-    Compare with a list of ranges. :attr:`ipaddress.IPv6Address.is_global` is not sufficient: it is also true for
-    site-local and multicast addresses, for NAT64 addresses of private ones, and for others.
+    Compare the address with a list of ranges. :attr:`ipaddress.IPv6Address.is_global` is not sufficient: for example,
+    it is also true for site-local and multicast addresses, and for NAT64 addresses that contain a private address.
     """
     number = int(ip)
     for network, mask, reason in _BY_VERSION[ip.version]:
@@ -313,12 +319,12 @@ def guard_reason(ip: Address) -> str | None:
 
 
 def guarded_name(host: str) -> tuple[str, tuple[Address, ...]] | None:
-    """Return the guard's reason and the addresses of a name that always means guarded addresses; else None."""
+    """Return the reason and the addresses if ``host`` is in `GUARDED_NAMES` or ends with ``.localhost``; else None."""
     return GUARDED_NAMES.get("localhost" if host.endswith(".localhost") else host)
 
 
 def literal_of(host: str) -> Address | None:
-    """Return a canonical host as an address; None for a name."""
+    """Return a canonical host as an address, or None if the host is a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -2,9 +2,9 @@
 
 The functions are called in this order:
 
-1. ``decide`` looks at the name only, so that a denied class causes no DNS query.
-2. ``decide_address`` looks at each address that the name resolved to.
-3. ``with_addresses`` combines both.
+1. ``decide`` checks only the name, so that a denied request causes no DNS query.
+2. ``decide_address`` checks each address that the name resolved to.
+3. ``with_addresses`` combines these decisions.
 
 ``decide`` evaluates in this order:
 
@@ -27,8 +27,8 @@ For every action:
 - An exception with methods or paths is valid for plain HTTP requests only. It never permits a CONNECT, because a
   tunnel hides methods and paths.
 - ``*.example.com`` matches every name below ``example.com``, at any depth, but not ``example.com``.
-- Without ``ports``, a rule in ``allow`` matches 80 and 443, and a rule in ``deny`` matches every port. So a
-  forgotten ``ports`` never opens other ports.
+- Without ``ports``, a rule in ``allow`` matches only the ports 80 and 443, and a rule in ``deny`` matches every port.
+  A forgotten ``ports`` therefore never opens other ports.
 - A path is compared without its query: exactly, or as a prefix if the rule ends in ``*``.
 """
 
@@ -46,9 +46,10 @@ from openclaw_egress.policy.rules import Rule, describe_rule
 def decide(
     policy: Policy, class_name: str, destination: Destination, method: str | None = None, path: str | None = None
 ) -> Decision:
-    """Return whether a class may request a destination, without name resolution. Never raises.
+    """Return whether a class may request a destination. Resolve no name, and never raise an exception.
 
-    ``method`` and ``path`` are None at CONNECT; each request to an inspected host is decided with both.
+    For a CONNECT, ``method`` and ``path`` are None. If the host is inspected, each request inside the tunnel is then
+    evaluated again with both.
     """
     evidence = Evidence(class_name, destination)
     found = policy.classes.get(class_name)
@@ -126,7 +127,10 @@ def decide_address(
 
 
 def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
-    """Combine the decision that allowed a name with those on its addresses. One denied address denies the request."""
+    """Combine the decision that allowed a name with the decisions on its addresses.
+
+    If one of the addresses is denied, return its denial.
+    """
     for verdict in verdicts:
         if not verdict.allow:
             return verdict

@@ -2,8 +2,8 @@
 
 A proxy in a container sees only its own interfaces. The role therefore writes the host's addresses, including public
 ones, to a file (``EGRESS_HOST_ADDRESSES_FILE``): one address per line, ``#`` begins a comment. The proxy reloads the
-file when it changes. The kernel replaces temporary IPv6 addresses (RFC 8981) at any time, so the file has their /64
-prefix instead, which covers all of them.
+file when it changes. The kernel can replace temporary IPv6 addresses (RFC 8981) at any time. The file therefore
+contains their /64 prefix, which covers all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HostAddresses:
 
 
 def with_host_addresses(policy: Policy, file: Path | None) -> Policy:
-    """Return the policy with the addresses in a file added, so that its address guard refuses them.
+    """Return a copy of the policy that contains the addresses in ``file``, so that the address guard refuses them.
 
     Raises:
         PolicyError: the file is missing, or a line of it is not an address.

@@ -68,7 +68,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "perplexity": ("api.perplexity.ai",),
     "ollama-cloud": ("ollama.com",),
 }
-"""Hosts of each group; `AWS_REGION` and `GOOGLE_REGION` stand for each region.
+"""Hosts of each group. In a host, `AWS_REGION` and `GOOGLE_REGION` are placeholders for each region.
 
 An operator's own servers (Ollama, vLLM, LM Studio, llama.cpp) are in no group, because they have no fixed names.
 """
@@ -84,7 +84,7 @@ def group_names() -> tuple[str, ...]:
 def hosts_of(entry: str) -> tuple[str, ...] | None:
     """Return the hosts of a group, written ``@name`` or ``name``; None for any other entry, such as a host.
 
-    If a host has the same name as a group, add a final dot to name the host: ``qwen.``.
+    If a host has the same name as a group, an entry with a final dot names the host: ``qwen.``.
 
     Raises:
         LookupError: the entry begins with ``@``, and no group has the name.

@@ -1,8 +1,8 @@
 r"""The JSON Schema of ``policy.yml`` (draft 2020-12), for completion and checks in editors.
 
-The schema accepts every policy that `policy.read_policy` accepts, and refuses errors in a single value. Errors that
-involve several values (one port in two classes, methods of a host that is not inspected) are found only when the policy
-is read. ``policy.schema.json`` beside this file is the output of ``egress policy schema > policy.schema.json``.
+The schema accepts every policy that `loader.read_policy` accepts, and rejects most errors in a single value. Only
+`read_policy` finds errors that involve several values, such as one port in two classes, or methods of a host that is
+not inspected. ``policy.schema.json`` beside this file is the output of ``egress policy schema > policy.schema.json``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _EXAMPLES: dict[str, object] = {
     "tokens_per_day": 5_000_000,
     "cost_usd_per_day": 12.5,
 }
-"""An example of the value of each key, for editors and for docs/policy.md."""
+"""An example value for each key, for editors and for docs/policy.md."""
 
 
 def _ref(name: str) -> Schema:
@@ -72,7 +72,7 @@ def _list(item: Schema, description: str) -> Schema:
 
 
 def _object(keys: Sequence[str], described: Mapping[str, Schema], description: str, **more: object) -> Schema:
-    """Return the schema of a mapping with exactly these keys.
+    """Return the schema of a mapping that permits only these keys.
 
     Raises:
         KeyError: a key has no description or no example.
@@ -261,7 +261,7 @@ _DEFINITIONS: dict[str, Schema] = {
 
 
 def policy_schema() -> Schema:
-    """Return the schema as JSON values."""
+    """Return the schema as a dictionary."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policy of openclaw.egress",

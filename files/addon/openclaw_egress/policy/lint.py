@@ -14,7 +14,7 @@ from openclaw_egress.policy.yaml_reader import Node
 
 
 def class_warnings(found: ClassPolicy) -> Iterator[str]:
-    """Yield warnings about valid rules that are probably mistakes, as ``line: text``."""
+    """Yield warnings, as ``line: text``, about valid rules that are probably mistakes."""
     if found.action == "open" and found.allow_line and not found.allow.all:
         yield f"{found.allow_line}: classes.{found.name}.allow is empty, but action open allows every name anyway"
     for rule in found.addresses:
@@ -42,7 +42,7 @@ def class_warnings(found: ClassPolicy) -> Iterator[str]:
 
 
 def answer_warnings(node: Node, classes: Mapping[str, ClassPolicy]) -> Iterator[str]:
-    """Yield warnings about fixed addresses (``resolve``) that the address guard refuses, as ``line: text``."""
+    """Yield warnings, as ``line: text``, about fixed addresses (``resolve``) that the address guard refuses."""
     for name, entry in node.mapping().items():
         answer = ipaddress.ip_address(entry.value)
         reason = guard_reason(answer)

@@ -30,7 +30,7 @@ RULE_KEYS = {
     "deny": ("host", "cidr", "ports", "methods", "paths"),
     "addresses": ("cidr", "ports", "methods", "paths"),
 }
-"""Permitted keys of a rule in each of the three lists. `json_schema` describes every key for editors."""
+"""Permitted keys of a rule in each list of rules. `json_schema` describes every key for editors."""
 # Each minimum is high enough for ordinary clients: a request head of curl has 200 bytes and 6 fields.
 LIMITS = {
     "connections": (1, 100_000),
@@ -71,7 +71,7 @@ def load_policy(path: Path, llm_hosts: Sequence[str] | None) -> Policy:
 
 
 def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
-    """Return the policy to use without a file: class ``gateway`` on port 8080 may reach every public name.
+    """Return the policy for a proxy without a policy file: class ``gateway`` on port 8080 may reach every public name.
 
     Raises:
         PolicyError: ``llm_hosts`` contains an entry that cannot be inspected.
@@ -82,7 +82,7 @@ def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
 
 
 def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) -> Policy:
-    """Return the policy from a file's bytes, like :func:`load_policy`. ``file`` is the file's name in messages."""
+    """Return the policy in ``data``, like :func:`load_policy`. ``file`` is the file name to use in error messages."""
     root = _Node.document(data, file, "write `version: 1` and `classes:`", "use wildcards and CIDRs")
     top = root.mapping(KEYS, "version: 1")
     version = root.required(top, "version", "write `version: 1` at the top")
@@ -302,7 +302,7 @@ def _patterns(nodes: Sequence[_Node]) -> tuple[str, ...]:
 
 
 def _inspected(node: _Node) -> tuple[str, ...]:
-    """Return the patterns for an entry of ``inspect``: those of a host group, or a single host or wildcard."""
+    """Return the host patterns for an entry of ``inspect``: all hosts of a group, or the single host or wildcard."""
     text = node.text("api.anthropic.com")
     try:
         group = hosts_of(text)

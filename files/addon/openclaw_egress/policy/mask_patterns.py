@@ -18,7 +18,10 @@ MAX_PATTERNS = 20
 MAX_SOURCE = 500
 """Maximum number of characters of a pattern."""
 SHORTEST, LONGEST = 8, 256
-"""Limits for the length of a match, in bytes. The maximum also bounds the bytes that masking of a stream holds back."""
+"""Limits for the length of a match, in bytes.
+
+The maximum also bounds how many bytes of a streamed body are held back until they can be masked.
+"""
 NAME = r"[a-z][a-z0-9-]{0,31}"
 
 _REPEATS = {kinds.MAX_REPEAT, kinds.MIN_REPEAT, kinds.POSSESSIVE_REPEAT}
@@ -42,7 +45,7 @@ class PatternError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class MaskPattern:
-    """A checked pattern: its name in replacements, the compiled pattern, and the longest match in bytes."""
+    """A checked pattern. ``longest`` is the maximum length of a match in bytes, plus 1."""
 
     name: str
     compiled: re.Pattern[bytes]
@@ -104,7 +107,7 @@ def _inner(value: Any) -> Iterable[Any]:
 
 
 def _check_speed(compiled: re.Pattern[bytes], source: str) -> None:
-    """Refuse a pattern that takes too long on input of one repeated byte, the worst case for repetitions."""
+    """Refuse a pattern that is too slow on input of one repeated byte, which is the worst case for repetitions."""
     for byte in sorted({*b"aA0_-/ ", *source.encode()}):
         for size in _SIZES:
             if min(_seconds(compiled, bytes([byte]) * size) for _ in range(3)) > _MOST_SECONDS:

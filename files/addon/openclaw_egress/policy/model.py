@@ -26,7 +26,7 @@ class PolicyError(FileError):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The result of evaluating the policy: allow or deny, with rule and reason.
+    """The result of evaluating the policy for a request: allow or deny, with the rule and the reason.
 
     Attributes:
         rule: ``classes.sandbox.allow[3]``, ``classes.gateway.addresses[0]``, ``default``, ``address-guard``, or
@@ -53,7 +53,7 @@ class Decision:
     def denial(
         cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False, softened: bool = False
     ) -> Decision:
-        """Return a denial without a rule of the policy. If ``softened`` is set, report it but allow the request."""
+        """Return a denial that no rule of the policy made. If ``softened`` is True, only report it."""
         return cls(softened, codes.rule_of(code, evidence), code, inspect, softened, evidence=evidence)
 
     @property
@@ -76,8 +76,8 @@ class Limits:
         total_seconds: maximum lifetime of a connection, also while it is in use.
         tokens_per_hour: budget of input and output tokens per hour (UTC). Once it is used up, requests to inspected
             hosts are refused until the next hour.
-        tokens_per_day: the same per day.
-        cost_usd_per_day: budget of known costs per day, in US dollars.
+        tokens_per_day: the same budget, but per day (UTC).
+        cost_usd_per_day: budget of known costs per day (UTC), in US dollars.
     """
 
     connections: int = 256
@@ -138,11 +138,14 @@ class Policy:
         return address is None and is_inspected(name, self.inspect)
 
     def fixed_address(self, host: str) -> Address | None:
-        """Return the fixed address of a canonical name; None if it must be resolved. The guard checks either one."""
+        """Return the fixed address of a canonical name, or None if the name must be resolved.
+
+        The address guard checks fixed and resolved addresses.
+        """
         return self.resolve.get(host)
 
     def class_for_port(self, port: int) -> ClassPolicy | None:
-        """Return the class whose listener has this port."""
+        """Return the class whose listener has this port, or None."""
         return next((item for item in self.classes.values() if item.listen == port), None)
 
     def describe(self, class_name: str) -> str:
@@ -157,5 +160,5 @@ class Policy:
 
 
 def is_inspected(name: str, patterns: Sequence[str]) -> bool:
-    """Return whether the inspected patterns match a canonical name or, for a ``*.`` wildcard, all its names."""
+    """Return whether ``patterns`` match ``name``. If ``name`` is a ``*.`` wildcard, they must match all its names."""
     return any(name == pattern or (pattern.startswith("*.") and name.endswith(pattern[1:])) for pattern in patterns)

@@ -29,7 +29,7 @@ class Rule:
 
     @property
     def subject(self) -> str:
-        """Return the host or network of the rule, as written in the file."""
+        """Return the rule's host pattern, or its network as text."""
         return self.host if self.host is not None else str(self.network)
 
     @property
@@ -49,7 +49,7 @@ class Rule:
         """Return whether the rule matches the request's method and path.
 
         At CONNECT (both None), a rule in ``allow`` matches and a rule in ``deny`` does not, because each request to an
-        inspected host is decided again. If origins may interpret a request in several ways, only ``deny`` matches it:
+        inspected host is evaluated again. If origins may interpret a request in several ways, only ``deny`` matches it:
 
         - A path that servers interpret in different ways matches every rule in ``deny`` and none in ``allow``.
         - Methods are case-sensitive (RFC 9110, section 9.1), but an origin may ignore the case: `post` matches a rule
@@ -76,8 +76,9 @@ def plain_path(path: str | None) -> str | None:
         return None
     raw = path.split("?", maxsplit=1)[0]
     plain = unquote(raw, errors="replace")
-    # Some servers drop `;parameters` before they resolve dot segments. Some decode overlong UTF-8. Some treat a
-    # fragment, which RFC 9112, section 3.2, does not permit here, as part of the path.
+    # Return None for a path that servers read in different ways: some drop `;parameters` before they resolve dot
+    # segments, some decode overlong UTF-8, and some treat a fragment as part of the path (RFC 9112, section 3.2,
+    # permits no fragment here).
     segments = [segment.split(";", maxsplit=1)[0] for segment in plain.split("/")[1:]]
     odd = any(char in plain for char in "%\\#\ufffd") or plain.count("/") != raw.count("/") or not plain.isprintable()
     return None if odd or "" in segments[:-1] or "." in segments or ".." in segments else plain
@@ -90,7 +91,7 @@ def _path_matches(plain: str, wanted: str) -> bool:
 
 
 class Rules:
-    """Rules in file order, with an index by host. A look-up checks the labels of a name instead of all rules."""
+    """Rules in file order, with an index by host, so that a look-up does not have to check every rule."""
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.all = tuple(rules)
@@ -113,8 +114,8 @@ class Rules:
     def about(self, host: str, address: Address | None, *, star: bool = True) -> Iterator[Rule]:
         """Yield the rules that match a host, the most specific first.
 
-        The order is: the host itself, networks with its address, ``*.`` wildcards of its parents, and ``*`` if
-        ``star``.
+        The order is: the host itself, networks that contain its address, ``*.`` wildcards of its parent domains and,
+        if ``star`` is True, ``*``.
         """
         yield from (self._below if host.startswith("*.") else self._hosts).get(host.removeprefix("*."), ())
         if address is not None:
@@ -129,7 +130,7 @@ class Rules:
             yield from self._hosts.get("*", ())
 
     def covering(self, address: Address, port: int) -> Rule | None:
-        """Return the first network rule for this address and port. Ignore the rule's methods and paths."""
+        """Return the first network rule that matches this address and port. Ignore the rule's methods and paths."""
         return next((rule for rule in self.networks if rule.serves(port) and rule.contains(address)), None)
 
     def permitting(self, address: Address, port: int, method: str | None, path: str | None) -> Rule | None:

@@ -1,4 +1,4 @@
-"""Reader of operators' YAML files. It stores the line of each value, so that an error can name the line."""
+"""Reader of the operator's YAML files. It stores the line of each value, so that an error can name the line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from openclaw_egress.errors import EgressError
 
 MAX_FILE_BYTES = 1_000_000
 MAX_ENTRIES = 50_000
-"""Maximum number of values: aliases can make a small YAML file expand to a large one."""
+"""Maximum number of entries in a list, because aliases can make a small YAML file expand to a large one."""
 
 
 class FileError(EgressError):
-    """An error in an operator's file.
+    """An error in a file that the operator wrote.
 
-    ``str()`` is ``file:line: problem; remedy``; ``line`` starts at 1, or is None.
+    Its text is ``file:line: problem; remedy``. ``line`` starts at 1; it is None if the line is unknown.
     """
 
     def __init__(self, file: str, line: int | None, problem: str, remedy: str) -> None:
@@ -48,18 +48,18 @@ class Node:
 
         Args:
             data: the file's bytes, YAML 1.2 in UTF-8, at most 1 MB.
-            file: its name in messages.
+            file: the file's name in error messages.
             start: the remedy for an empty file.
             shrink: the remedy for a file that is too large.
         """
         return cls(_parse(data, file, cls.error, start, shrink), file, 1, "")
 
     def fail(self, problem: str, remedy: str) -> NoReturn:
-        """Raise the file's error at this value."""
+        """Raise an error of the class `error`, with the file, line and position of this value."""
         raise self.error(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
 
     def wrong_type(self, wanted: str) -> NoReturn:
-        """Raise the file's error for a value whose type is not ``wanted``."""
+        """Raise the error for a value of the wrong type. ``wanted`` describes the right type."""
         kinds = {
             bool: "true or false",
             int: "a number",
@@ -76,7 +76,7 @@ class Node:
         return type(self)(value, self.file, line[0] + 1 if line else self.line, where)
 
     def mapping(self, keys: Sequence[str] | None = None, example: str = "key: value") -> dict[str, Self]:
-        """Return the entries of a mapping. If ``keys`` is given, refuse any other key."""
+        """Return the entries of the value, which must be a mapping. If ``keys`` is given, refuse any other key."""
         if not isinstance(self.value, dict):
             self.wrong_type(f"a mapping, as in `{example}`")
         entries = {}
@@ -93,13 +93,13 @@ class Node:
         return entries
 
     def required(self, entries: dict[str, Self], key: str, remedy: str) -> Self:
-        """Return a required entry."""
+        """Return the entry for ``key``. Raise an error with ``remedy`` if it is missing."""
         if key not in entries:
             self.fail(f"'{key}' is missing", remedy)
         return entries[key]
 
     def items(self, example: str) -> list[Self]:
-        """Return the entries of a list."""
+        """Return the entries of the value, which must be a list."""
         if not isinstance(self.value, list):
             self.wrong_type(f"a list, as in `{example}`")
         if len(self.value) > MAX_ENTRIES:
@@ -113,7 +113,7 @@ class Node:
         return str(self.value)
 
     def choice[T: str](self, known: Sequence[T], what: str, example: str) -> T:
-        """Return the value, which must be one of ``known``; ``what`` describes them in the message."""
+        """Return the value, which must be one of ``known``. ``what`` describes a valid value in the error message."""
         chosen = self.text(example)
         for one in known:
             if one == chosen:
@@ -146,7 +146,7 @@ def read_file(path: Path, failure: type[FileError], what: str, remedy: str) -> b
     """Read a file's bytes: at most one byte more than the limit, so that `Node.document` can detect a larger file.
 
     Raises:
-        failure: the file cannot be read; the error names the file as ``what`` and gives the remedy.
+        failure: the file cannot be read. In the message, ``what`` describes the file, and ``remedy`` says what to do.
     """
     try:
         with path.open("rb") as stream:
@@ -183,7 +183,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
 
 
 def _explain(problem: str, context: str) -> tuple[str, str]:
-    """Return the problem and the remedy for a parser error. Explain common mistakes in plain words."""
+    """Return the problem and the remedy for an error of the YAML parser. Explain common mistakes in plain words."""
     if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
         return f"key '{duplicate[1]}' is here twice", "keep one of them"
     if "\\t" in problem:
