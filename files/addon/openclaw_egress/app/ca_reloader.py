@@ -17,14 +17,14 @@ from openclaw_egress.spool.writer import Spool
 log = logging.getLogger("openclaw_egress")
 
 RENEWAL_SECONDS = 600.0
-"""Delay before the next attempt after a failed renewal."""
+"""Delay, in seconds, between a failed renewal and the next attempt."""
 
 
 def check_ca(info: certificates.CAInfo, policy: Policy) -> None:
-    """Check that the CA may sign for each host that the policy inspects.
+    """Check that the CA may sign certificates for each host that the policy inspects.
 
     Raises:
-        CAError: the CA may not sign for a host; the message names the first one.
+        CAError: the CA may not sign for an inspected host; the message names the first such host.
     """
     for host in policy.inspect:
         if not info.permits(host.removeprefix("*.")):
@@ -55,7 +55,10 @@ class CAReloader:
             self._next_renewal = time.monotonic() + RENEWAL_SECONDS
 
     def create(self, inspect: Sequence[str]) -> bool:
-        """Create an issuing CA if the current one does not cover these hosts. Return whether one was created."""
+        """Create an issuing CA if the current one is due for renewal or does not cover exactly these hosts.
+
+        Return whether a CA was created. Log an error if this fails.
+        """
         try:
             made = certificates.create(self.served.directory, self._root_dir, inspect, clock=self._clock)
         except certificates.CAError as error:
@@ -66,7 +69,7 @@ class CAReloader:
         return made
 
     def reload(self, check: Callable[[certificates.CAInfo], None]) -> bool:
-        """Serve a changed CA from the next handshake on. If it is invalid, keep the previous one.
+        """Serve a changed CA from the next handshake on. If the changed CA is invalid, keep the previous one.
 
         ``check`` raises CAError for a CA that does not cover the policy. Return whether a new valid CA is served.
         """

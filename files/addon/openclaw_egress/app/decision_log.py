@@ -18,7 +18,7 @@ from openclaw_egress.spool.writer import Spool, SpoolError
 log = logging.getLogger("openclaw_egress")
 
 SEVERAL_CLIENTS = "several"
-"""The client in a summary record that covers denials of several clients."""
+"""Value of the field ``client`` in a summary record about several clients."""
 
 
 class DecisionLog:
@@ -73,7 +73,7 @@ class DecisionLog:
         )
 
     def tunnel_ended(self, tunnel: Tunnel) -> None:
-        """Record the metadata of a tunnel. The proxy does not read its content."""
+        """Record the metadata of a tunnel. The proxy does not read the tunnel's content."""
         now = time.time_ns()
         attributes: dict[str, str | int | float | bool | list[str]] = {
             semconv.HTTP_REQUEST_METHOD: "CONNECT",
@@ -102,7 +102,10 @@ class DecisionLog:
             log.error("a tunnel could not be recorded: %s", error)
 
     def summarise_denials(self, *, everything: bool = False) -> None:
-        """Write a summary record for each window of denials that has ended; for every window when the proxy stops."""
+        """Write a summary record for each time window of denials that has ended.
+
+        When the proxy stops, ``everything`` is True: then also summarise the windows that have not ended.
+        """
         with self._denials_lock:
             counts = self._denials.due(time.monotonic(), everything=everything)
             due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]

@@ -21,7 +21,7 @@ def record_event(
     severity: Literal["INFO", "ERROR"] = "INFO",
     reason: str = "",
 ) -> None:
-    """Add the record of an event to the spool. Ignore a failure of the spool: the event has already happened."""
+    """Add the record of an event to the spool. Ignore a spool error, because the event has already happened."""
     try:
         spool.add(
             EventRecord(

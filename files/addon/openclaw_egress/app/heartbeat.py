@@ -1,4 +1,4 @@
-"""The heartbeat: tasks that run in the event loop every second and so show that the loop is alive."""
+"""The heartbeat: tasks that run in the event loop every second, which shows that the loop is alive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 class Heartbeat:
-    """The task that shows that the event loop is alive and that serves the newest CA."""
+    """The task that runs every second. It serves the newest CA and updates the memory accounts."""
 
     def __init__(self, spool: Spool, served_ca: ServedCA, memory: Accounts) -> None:
         self._spool = spool
@@ -22,7 +22,7 @@ class Heartbeat:
         self._memory = memory
         self._seen = time.monotonic()
         self.problem = ""
-        """The task that failed in the last heartbeat, or ""."""
+        """Name and error of the task that failed in the last heartbeat, or an empty string."""
 
     @property
     def silence(self) -> float:
@@ -38,7 +38,7 @@ class Heartbeat:
             await asyncio.sleep(1)
 
     def _run_tasks(self) -> None:
-        """Run the tasks of one heartbeat. If one fails, log it, let `ready` report it, and continue."""
+        """Run the tasks of one heartbeat. If a task fails, log the error, set `problem`, and run the next task."""
         failed = ""
         for task in (self._served_ca.serve, self._memory.settle_all):
             try:

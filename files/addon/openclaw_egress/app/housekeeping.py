@@ -15,7 +15,10 @@ from openclaw_egress.spool.writer import Spool, SpoolError
 log = logging.getLogger("openclaw_egress")
 
 CHECKPOINT_SECONDS = 300.0
-"""Interval between checkpoints. A checkpoint writes number and hash of the newest line to records, log and metrics."""
+"""Interval between checkpoints, in seconds.
+
+A checkpoint writes the number and the hash of the newest line to the records, the log and the metrics.
+"""
 
 
 class Housekeeping:
@@ -44,11 +47,11 @@ class Housekeeping:
         self._thread.start()
 
     def wake(self) -> None:
-        """Run the tasks now; safe in a signal handler."""
+        """Make the thread run its tasks now. Safe in a signal handler."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Stop the thread within 5 s. If it ran, summarise the remaining denials."""
+        """Stop the thread, and wait at most 5 s for it. If it was running, summarise the remaining denials."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -99,7 +102,10 @@ class Housekeeping:
         log.info("checkpoint: %d lines, the last one sha256:%s", seq, digest)
 
     def _log_full(self) -> None:
-        """With EGRESS_SPOOL_FULL=block, log once when a full spool starts to refuse exchanges, and when it stops."""
+        """Log once when the spool becomes full, so that the proxy refuses exchanges, and once when it has space again.
+
+        This happens only with EGRESS_SPOOL_FULL=block.
+        """
         full = self._spool.full
         if full != self._was_full:
             self._was_full = full

@@ -1,7 +1,8 @@
 """The proxy of ``egress run``: mitmproxy's ``Master`` with only the add-ons that it needs.
 
-A stock mitmdump sends every event to about 35 add-ons, which took most of the CPU time. This launcher does not even
-import the others: their dependencies, such as Flask and LDAP, cost memory and start-up time, and add attack surface.
+A stock mitmdump sends every event to about 35 add-ons, which took most of the CPU time. This launcher does not import
+the add-ons that the proxy does not need: their dependencies, such as Flask and LDAP, cost memory and start-up time, and
+add attack surface.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 def _addon(name: str) -> ModuleType:
-    """Import one mitmproxy add-on without running the ``__init__`` of their package, which imports all add-ons."""
+    """Import one mitmproxy add-on. Do not run ``mitmproxy.addons.__init__``, because it imports all add-ons."""
     package = "mitmproxy.addons"
     if package not in sys.modules:
         folder = ModuleType(package)
@@ -43,10 +44,10 @@ core, errorcheck, proxyserver, tlsconfig = map(_addon, ("core", "errorcheck", "p
 
 
 def serve(service: Service) -> None:
-    """Run until SIGTERM or SIGINT, and return after a clean stop. SIGHUP reloads the policy and the CA.
+    """Run the proxy until SIGTERM or SIGINT, and return after a clean stop. SIGHUP reloads the policy and the CA.
 
     Raises:
-        ListenError: a listener cannot open; the spool is closed.
+        ListenError: a listener cannot open. The service is stopped and its spool is closed.
     """
     log_scrubber.guard_mitmproxy_logs()
     for name in ("mitmproxy", "asyncio", "hpack"):
@@ -62,8 +63,8 @@ def serve(service: Service) -> None:
 class _Addons(addonmanager.AddonManager):
     """mitmproxy's add-on manager, changed to call only the add-ons that have a hook for the event.
 
-    The original manager calls every add-on for every event, although most have no hook for it. These calls took a tenth
-    of the time of an exchange.
+    mitmproxy's manager calls every add-on for every event, although most add-ons have no hook for it. These calls took
+    a tenth of the time of an exchange.
     """
 
     def __init__(self, master: Any) -> None:
@@ -107,7 +108,7 @@ class _Started:
 
 
 def _closed_listener(service: Service, server: Any, names: Mapping[int, str]) -> str | None:
-    """Return the reason why a listener is not open; None if all listeners are open."""
+    """Return the reason why a listener is not open, or None if all listeners are open."""
     for instance in server.servers:
         if not instance.is_running:
             port = instance.mode.listen_port(None)
@@ -129,7 +130,7 @@ async def _serve(service: Service) -> None:
     uninstall = resolver.install(loop)
     master = Master(options.Options())
     master.addons = _Addons(master)
-    # Set this name, because mitmproxy uses it to look up the add-on that chooses layers, and warns if none has it.
+    # mitmproxy finds the add-on that chooses layers by this name, and logs a warning if no add-on has it.
     service.access_control.name = "nextlayer"
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)
@@ -158,8 +159,8 @@ async def _serve(service: Service) -> None:
     async def listen(ports: Mapping[int, str]) -> None:
         before = list(master.options.mode)
         try:
-            # mitmproxy opens and closes only the listeners that differ; the others keep their connections. It does this
-            # in a task that reports no result, so wait until the task ends and then check the listeners.
+            # mitmproxy opens and closes only the listeners that differ; unchanged listeners keep their connections. It
+            # does this in a task that reports no result, so wait until the task ends, and then check the listeners.
             master.options.update(mode=_modes(service, ports))  # type: ignore[no-untyped-call]
             await server.setup_servers()
             if (problem := _closed_listener(service, server, ports)) is not None:
@@ -191,7 +192,7 @@ def _listeners(service: Service) -> list[tuple[str, int]]:
 
 
 def _modes(service: Service, ports: Iterable[int]) -> list[str]:
-    """Return mitmproxy's modes for these listeners."""
+    """Return the values of mitmproxy's option ``mode`` for listeners on these ports."""
     host = service.settings.listen_host
     bracketed = f"[{host}]" if ":" in host else host
     return [f"regular@{bracketed + ':' if host else ''}{port}" for port in ports]

@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 class ListenError(SettingsError):
-    """A listener cannot open. The message names address, port, class, cause and remedy."""
+    """A listener cannot open. The message names the address, the port, the class, the cause and the remedy."""
 
 
 def is_loopback(host: str) -> bool:
@@ -32,7 +32,7 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) -> None:
-    """Refuse to serve the built-in policy, which allows every name, to a network.
+    """Refuse to serve other machines with the built-in policy, because it allows every name.
 
     Raises:
         SettingsError: no policy file is set, a class is ``open``, and one of ``hosts`` is not loopback.
@@ -49,10 +49,10 @@ def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) 
 
 
 def check_ports(settings: Settings, policy: Policy) -> None:
-    """Refuse a class whose listener has the port of health or metrics.
+    """Refuse a class whose listener uses the health port or the metrics port.
 
     Raises:
-        SettingsError: a listener has such a port; the message names class and port.
+        SettingsError: a listener uses one of these ports; the message names the class and the port.
     """
     for variable, kind, port in (
         ("EGRESS_HEALTH_PORT", "health port", settings.health_port),
@@ -67,10 +67,10 @@ def check_ports(settings: Settings, policy: Policy) -> None:
 
 
 def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
-    """Bind and release each listener, so that a port in use fails the start before any other part runs.
+    """Bind and release each listener, so that a port in use is reported before the proxy starts.
 
     Raises:
-        ListenError: a listener cannot open; the message names the first one.
+        ListenError: a listener cannot open; the message names the first such listener.
     """
     for name, port in classes:
         try:
@@ -80,7 +80,7 @@ def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
 
 
 def _try(host: str, port: int) -> None:
-    """Bind every address of ``host``. Like asyncio, skip a disabled address family unless no address remains."""
+    """Bind every address of ``host``. Like asyncio, ignore addresses that this machine lacks, unless none remains."""
     missing: OSError | None = None
     opened = False
     for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -126,5 +126,5 @@ _TEXTS = {
 
 
 def at(host: str, port: int) -> str:
-    """Return ``host:port`` as in a URL."""
+    """Return ``host:port`` in the format of a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"

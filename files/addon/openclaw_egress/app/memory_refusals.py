@@ -21,14 +21,14 @@ class MemoryRefusals:
         self._recorder = recorder
 
     def class_of(self, client: connection.Client) -> str | None:
-        """Return the name of the class whose listener the client reached."""
+        """Return the name of the class whose listener the client uses, or None."""
         found = self._policies.current.class_for_port(int(client.sockname[1]))
         return found.name if found is not None else None
 
     def refused_for_memory(
         self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
     ) -> None:
-        """Record a refusal for lack of memory, and end the record of its exchange."""
+        """Record a refusal for lack of memory. If the exchange is being recorded, record it as interrupted."""
         destination = Unparsed(flow.request.host, flow.request.port) if flow is not None else ANYWHERE
         method = sent_method(flow.request)[:32] if flow is not None else "-"
         class_name = self.class_of(client) or "?"

@@ -1,7 +1,7 @@
 """The add-on for a stock ``mitmdump -s otel_logger.py``: the same service, loaded by mitmproxy's own command line.
 
-mitmdump opens the listeners of its command line (``--mode regular --listen-port 8080``); each must belong to a class of
-the policy. The add-on sets the safe options itself.
+mitmdump opens the listeners that its command line names (``--mode regular --listen-port 8080``). Each of them must
+belong to a class of the policy. The add-on sets the safe options itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 class StockAddon:
-    """The add-on that loads the service into mitmdump; mitmproxy finds its parts in ``addons``."""
+    """The add-on that loads the service into mitmdump. ``addons`` contains the service's add-ons for mitmproxy."""
 
     name = "openclaw_egress"
 
@@ -40,7 +40,7 @@ class StockAddon:
         self._heartbeat: asyncio.Task[None] | None = None
 
     def load(self, loader: Loader) -> None:
-        """Read the settings and set the safe options; an error here ends mitmdump."""
+        """Read the settings, create the service and set the safe options. If this fails, end mitmdump."""
         log_scrubber.guard_mitmproxy_logs()
         try:
             self._service = Service(Settings.load(), self._clock)
@@ -56,7 +56,7 @@ class StockAddon:
         ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 
     def configure(self, updated: set[str]) -> None:
-        """Check that every listener belongs to a class."""
+        """End mitmdump if a listener belongs to no class, or would be an open proxy."""
         if self._service is None or not updated & {"mode", "listen_port", "listen_host"}:
             return
         hosts: list[str] = []
@@ -85,7 +85,7 @@ class StockAddon:
             raise SystemExit(1) from None
 
     async def running(self) -> None:
-        """Install the enforcement and start the service, once mitmdump has its event loop."""
+        """Install the resolver and start the service. mitmdump calls this hook when its event loop runs."""
         if self._service is None:
             return
         # mitmdump opened its listeners before this add-on changed their addresses, so reopen the changed ones.
@@ -110,7 +110,10 @@ class StockAddon:
 
 
 def _with_host(text: str, host: str) -> str:
-    """Return mitmdump's mode with a listen address added. Without an address, mitmdump listens on all of them."""
+    """Return mitmdump's mode with ``host`` as the listen address, unless the mode already has one.
+
+    Without a listen address, mitmdump listens on all addresses.
+    """
     mode = mode_specs.ProxyMode.parse(text)
     port = mode.listen_port(ctx.options.listen_port)
     if mode.custom_listen_host or port is None:

@@ -17,12 +17,12 @@ from openclaw_egress.settings import Settings
 log = logging.getLogger("openclaw_egress")
 
 LISTEN_SECONDS = 10.0
-"""Timeout for a change of listeners, and the delay before the next attempt after a failed one."""
+"""Timeout for a change of listeners, and the delay between a failed change and the next attempt, in seconds."""
 
 type ApplyListeners = Callable[[Mapping[int, str]], Future[None]]
-"""A function that opens and closes listeners until exactly the given ones are open: class names by port.
+"""A function that opens and closes listeners until exactly those in its argument (class names by port) are open.
 
-If one cannot open, the open listeners stay unchanged, and the future raises ListenError.
+If a listener cannot open, the open listeners stay unchanged, and the future raises ListenError.
 """
 
 
@@ -33,20 +33,23 @@ class OpenListeners:
         self.apply: ApplyListeners | None = None
         """Function of the launcher that changes listeners at run time, or None. The housekeeping thread calls it."""
         self.problem: str | None = None
-        """The reason why a dropped listener is still open."""
+        """The reason why a dropped listener may still be open, or None."""
         self._settings = settings
         self._stopping = stopping
         self._dropped: Mapping[int, str] = {}
-        """Class names by port, for listeners that the policy in force no longer has but that may still be open."""
+        """The dropped listeners: those that the policy in force no longer has, but that may still be open.
+
+        The mapping contains class names by port.
+        """
         self._next_close = math.inf
-        """Time of the next attempt to close these dropped listeners."""
+        """Time of the next attempt to close the dropped listeners."""
 
     def check(self, current: Policy, new: Policy) -> None:
         """Check that the listeners of a new policy can open.
 
         Raises:
-            PolicyError: the listeners differ, and cannot change at run time.
-            SettingsError: a class uses the port of the health endpoint.
+            PolicyError: the new policy has other listeners, and this proxy cannot change listeners at run time.
+            SettingsError: a class uses the health port or the metrics port.
             ListenError: a listener cannot open.
         """
         if self.apply is None and _ports(new).keys() != _ports(current).keys():
@@ -61,7 +64,7 @@ class OpenListeners:
             check_listeners(self._settings.listen_host, added)
 
     def open(self, current: Policy, new: Policy) -> None:
-        """Open the listeners that a new policy adds, before it is in force.
+        """Open the listeners that a new policy adds. Call this before the policy is in force.
 
         Raises:
             ListenError: a listener cannot open.
@@ -77,12 +80,12 @@ class OpenListeners:
             self._close_dropped(current)
 
     def retry_close(self, current: Policy) -> None:
-        """Try again to close dropped listeners, if the next attempt is due."""
+        """Try again to close the dropped listeners, if the next attempt is due."""
         if self.problem is not None and time.monotonic() >= self._next_close:
             self._close_dropped(current)
 
     def _close_dropped(self, current: Policy) -> None:
-        """Close the listeners that the policy in force no longer has. If one stays open, `ready` reports it."""
+        """Close the dropped listeners. If this fails, set `problem`, which `Readiness.ready` reports."""
         self._next_close = time.monotonic() + LISTEN_SECONDS
         try:
             self._listen(_ports(current))
@@ -99,7 +102,7 @@ class OpenListeners:
         self._dropped, self.problem = {}, None
 
     def _listen(self, ports: Mapping[int, str]) -> None:
-        """Open and close listeners until exactly these are open; on an error, leave the open ones unchanged.
+        """Open and close listeners until exactly these are open. If this fails, leave the open listeners unchanged.
 
         Raises:
             ListenError: a listener cannot open.
@@ -109,7 +112,8 @@ class OpenListeners:
         try:
             applied = self.apply(ports)
             end = time.monotonic() + LISTEN_SECONDS
-            # Check `_stopping` while waiting: in `Service.stop`, the event loop itself waits for this thread.
+            # Check `_stopping` while waiting: during `Service.stop`, the event loop waits for this thread, so the
+            # change would never finish.
             while not applied.done() and time.monotonic() < end and not self._stopping.is_set():
                 concurrent.futures.wait([applied], timeout=0.2)
             if not applied.done():

@@ -21,7 +21,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 def policy_signature(settings: Settings) -> tuple[object, ...]:
-    """Return a value that changes whenever the files of the policy may have changed."""
+    """Return a value that changes if the policy file or the file of host addresses may have changed."""
     files = (settings.policy_file, settings.host_addresses_file)
     return tuple(file_signature(file) if file is not None else None for file in files)
 
@@ -41,7 +41,7 @@ class PolicyReloader:
         self.current = policy
         """The policy in force."""
         self.problem: str | None = None
-        """The reason why the policy file is not in force."""
+        """The reason why the current policy file is not in force, or None."""
         self._settings = settings
         self._seen: tuple[object, ...] | None = signature
         self._ca = ca
@@ -52,7 +52,7 @@ class PolicyReloader:
         """Time of the next attempt to apply a policy whose listeners could not open."""
 
     def look_again(self) -> None:
-        """Make the next :meth:`reload_policy` read the files even if they are unchanged; safe in a signal handler."""
+        """Make the next :meth:`reload_policy` read the files even if they are unchanged. Safe in a signal handler."""
         self._seen = None
 
     def reload_ca(self) -> None:
@@ -61,7 +61,7 @@ class PolicyReloader:
             self._seen = ()
 
     def reload_policy(self) -> None:
-        """Apply a changed policy file. If it is invalid, keep the last valid policy; `ready` reports the reason."""
+        """Apply a changed policy file. If it is invalid, keep the last valid policy and set `problem`."""
         self._listeners.retry_close(self.current)
         seen = policy_signature(self._settings)
         if seen == self._seen and time.monotonic() < self._next_listen:
@@ -88,10 +88,12 @@ class PolicyReloader:
         self._listeners.close(previous, policy)
 
     def _prepare_ca(self, policy: Policy) -> None:
-        """Check that the CA covers a new policy. If it does not and this proxy created the CA, create a new one.
+        """Check that the CA covers the inspected hosts of a new policy.
+
+        If it does not, and this proxy created the CA, create and serve a CA that covers them.
 
         Raises:
-            CAError: the current CA does not cover the policy yet.
+            CAError: no CA that covers the new policy is served yet.
         """
         try:
             check_ca(self._ca.served.info, policy)
@@ -109,14 +111,14 @@ class PolicyReloader:
         try:
             check_ca(info, self.current)
         except certificates.CAError:
-            # A new policy and the CA for its hosts are separate files, so a new policy may be waiting for this CA.
-            # Therefore also accept a CA that covers the waiting policy.
+            # Also accept a CA that covers the waiting policy: the policy and the CA are separate files, so a new policy
+            # can arrive before the CA for its hosts.
             if self._waits_for_ca is None:
                 raise
             check_ca(info, self._waits_for_ca)
 
     def _refuse(self, error: Exception) -> None:
-        """Log and record once why the policy file is not in force."""
+        """Set `problem`, and log and record once why the policy file is not in force."""
         problem = f"the last valid policy ({self.current.digest}) stays in force: {error}"
         if problem == self.problem:
             return

@@ -17,11 +17,11 @@ from openclaw_egress.proxy.memory_budget import MemoryBudget
 from openclaw_egress.spool.writer import Spool
 
 STALLED_SECONDS = 15.0
-"""`alive` fails when the event loop has not run its heartbeat for this long."""
+"""`alive` fails when the event loop has not run its heartbeat for this many seconds."""
 
 
 class Readiness:
-    """The state of all parts, as the health server reports it."""
+    """The state of all parts of the proxy, as the health server reports it."""
 
     def __init__(
         self,
@@ -44,7 +44,10 @@ class Readiness:
         self._clock = clock
 
     def alive(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the event loop runs and no CA certificate expires soon. `ready` reports all other problems."""
+        """Return whether the event loop runs and no CA certificate expires soon, and the details.
+
+        `ready` reports all other problems.
+        """
         silence = self._heartbeat.silence
         expiring = self._ca.served.info.problems(self._clock())
         return silence < STALLED_SECONDS and not expiring, {
@@ -61,7 +64,7 @@ class Readiness:
         return found + (["the spool is full"] if self._spool.full else [])
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether everything works: policy, export, recording, CA and housekeeping."""
+        """Return whether policy, listeners, CA, export, spool and heartbeat have no problem, and their state."""
         problems = [problem] if (problem := self._policies.problem) else []
         export: Mapping[str, Any] = self._exporter.state if self._exporter is not None else {}
         if export.get("last_error"):
@@ -99,7 +102,7 @@ class Readiness:
         }
 
     def publish(self, metrics: Metrics) -> None:
-        """Register the gauges of this state for `/metrics`."""
+        """Register the gauges that report this state in `/metrics`."""
         metrics.gauges(self.gauges)
         metrics.by_label(catalogue.DEAD_LETTERS, self._dead_letters)
         metrics.by_label(catalogue.MEMORY_USED, lambda: self._memory("used_bytes"))

@@ -46,10 +46,10 @@ log = logging.getLogger("openclaw_egress")
 
 
 class Service:
-    """The parts of one proxy. The constructor validates the configuration; nothing listens before :meth:`start`.
+    """The parts of one proxy. The constructor creates them and validates the configuration; `start` starts them.
 
-    The constructor raises EgressError for invalid settings, policy, CA, key or spool, with a message for the
-    operator. Certificates and budgets use ``clock``.
+    The constructor raises EgressError, with a message for the operator, if the settings, the policy, the CA, a key or
+    the spool is invalid. Certificates and budgets get the time from ``clock``.
     """
 
     def __init__(self, settings: Settings, clock: certificates.Clock = certificates.utc_now) -> None:
@@ -134,7 +134,7 @@ class Service:
             raise
 
     def start(self) -> None:
-        """Recover after a crash, then start export, health endpoint and housekeeping."""
+        """Recover exchanges that a crash interrupted, then start the exporter, the health endpoint and housekeeping."""
         if self.settings.logs_endpoint:
             threading.Thread(target=self._warn_of_plain_export, name="endpoint-check", daemon=True).start()
         interrupted = self.spool.recover()
@@ -152,30 +152,30 @@ class Service:
         self.housekeeping.start()
 
     def _spent_since(self, hour: int) -> Iterator[Spent]:
-        """Yield the usage of each class for each hour since ``hour``, from the spool's totals."""
+        """Yield the usage of each class in each hour since ``hour``, from the spool's totals."""
         for (name, of), usage in self.spool.reader.usage(("class", "hour"), hour * usage_totals.HOUR_NS):
             tokens = usage.counts["input_tokens"] + usage.counts["output_tokens"]
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
     def _counted_responses(self) -> Iterator[Retrieved]:
-        """Yield the background responses whose usage is already in the newest records, to avoid counting it twice."""
+        """Yield the background responses whose usage the newest records contain, so that it is not counted twice."""
         for class_name, host, url in self.spool.reader.counted_urls("/responses/"):
             if (response_id := retrieved_id(bare_path(url))) is not None:
                 yield Retrieved(class_name, host.lower(), response_id)
 
     def _warn_of_plain_export(self) -> None:
-        # This runs in a thread, because the lookup of the endpoint's name may block.
+        # Call this in a thread of its own, because the lookup of the endpoint's name may block.
         if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
             log.warning("%s", warning)
 
     def reload(self) -> None:
-        """Reload the policy and run the housekeeping tasks now. SIGHUP calls this; safe in a signal handler."""
+        """Make the housekeeping thread reload the policy and the CA now. Safe as the handler of SIGHUP."""
         log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing, because no policy file is set")
         self.policies.look_again()
         self.housekeeping.wake()
 
     def stop(self) -> None:
-        """Stop all parts of the proxy. Send and flush as many records as the timeouts allow."""
+        """Stop all parts of the proxy. The exporter sends records for up to 5 s more; the spool keeps the others."""
         self.housekeeping.stop()
         if self.exporter is not None:
             self.exporter.stop(timeout=5)
@@ -187,7 +187,7 @@ class Service:
 
 
 def describe(service: Service) -> str:
-    """Return the log line for a started proxy, with its listeners, inspected hosts and destination of records."""
+    """Return the log line for a started proxy, with its listeners, its inspected hosts and the records' destination."""
     classes = ", ".join(
         f"{item.name} :{item.listen} {item.action}" for item in service.policies.current.classes.values()
     )
