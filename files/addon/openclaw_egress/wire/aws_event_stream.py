@@ -3,8 +3,8 @@
 Source: https://smithy.io/2.0/aws/amazon-eventstream.html. A message consists of a prelude (total length, length of the
 headers, CRC of both), headers, a payload, and the CRC of all previous bytes. Numbers are big-endian. The parser keeps
 only headers with a string value. Like `botocore`, it stops at a wrong CRC, length or header, because no later length
-can be trusted. Unlike `botocore`, it has a smaller maximum size for a message: it drops and counts a longer message,
-and continues with the next. It also drops an incomplete message at the end.
+can be trusted. Its maximum message size is smaller than that of `botocore`: it drops and counts a longer message, and
+continues with the next. It also drops an incomplete message at the end.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _MAX_HEADERS = 128 * 1024
 _MAX_PAYLOAD = 24 * 1024 * 1024
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
-# Size of a header's value by its type, in bytes: true, false, byte, short, integer, long, then timestamp and UUID.
+# Size, in bytes, of a header's value by type: true, false, byte, short, integer, long, timestamp, UUID.
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
 
 
 @dataclass(frozen=True)
 class Message:
-    """Message of an event stream: its payload, and those of its headers that have a string value."""
+    """Message of an event stream: its payload, and its headers that have a string value."""
 
     headers: Mapping[str, str]
     payload: bytes
@@ -35,8 +35,8 @@ class Message:
 class AwsEventStream:
     """Parser of one stream.
 
-    `max_bytes` is the maximum size of a message; `dropped` counts longer messages. `damaged`: the stream was invalid,
-    and the parser ignores all further bytes.
+    `max_bytes` is the maximum size of a message; `dropped` counts longer messages. `damaged` is True after invalid
+    data; the parser then ignores all further bytes.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
@@ -45,8 +45,8 @@ class AwsEventStream:
         self._max = max_bytes
         self._held = bytearray()
         self._at = 0
-        # State while the parser skips a message that is too long: the number of bytes before its CRC, and the CRC so
-        # far.
+        # State while the parser skips a message that is too long: the number of bytes left before its CRC, and the CRC
+        # of the bytes skipped so far.
         self._skip: int | None = None
         self._crc = 0
 
@@ -67,7 +67,7 @@ class AwsEventStream:
         return found
 
     def _message(self, found: list[Message]) -> bool:
-        """Take the next message. Return whether the buffer may contain further messages."""
+        """Append the next message to ``found`` if it is complete. Return whether the buffer may contain another."""
         left = len(self._held) - self._at
         if left < _PRELUDE.size:
             return False

@@ -1,7 +1,7 @@
 """Incremental, bounded decoding of content codings.
 
-The input can have chunks of any size. The output consists of pieces of about 64 KB and ends at a limit, because 32 KB
-of zstd can decode to a gigabyte. Invalid data never raises an exception: it sets `BodyDecoder.error`.
+The input can have chunks of any size. The output consists of pieces of at most about 64 KB and ends at a limit, because
+32 KB of zstd can decode to a gigabyte. Invalid data raises no exception: it sets `BodyDecoder.error`.
 
 Codings:
 
@@ -33,7 +33,7 @@ _ZSTD_WINDOW_LOG = 23
 
 
 class _Damaged(Exception):
-    """Error for invalid data; its text describes the problem."""
+    """The data is invalid. The text of the error describes the problem."""
 
 
 class _Coding(Protocol):
@@ -131,7 +131,7 @@ class _Deflate:
 
 
 class _Brotli:
-    """Decoder of br. The library returns no output for a call with invalid data."""
+    """Decoder of br. If the input of a call is invalid, the library returns no output for that call."""
 
     window, tables = 16 * 1024 * 1024, 128 * 1024
 
@@ -143,7 +143,7 @@ class _Brotli:
         if data and self._decompressor.is_finished():
             raise _Damaged(f"{len(data)} bytes or more after the end of the br data")
         self._begun = self._begun or bool(data)
-        # Use short slices, because the output of the slice that becomes invalid is lost.
+        # Use short slices, because the output of a slice that contains invalid data is lost.
         for start in range(0, len(data), 4096):
             piece = self._process(data[start : start + 4096])
             while piece or not self._decompressor.can_accept_more_data():
@@ -223,13 +223,13 @@ def _coding(name: str) -> _Coding | None:
 class BodyDecoder:
     """Decoder of the codings of one body.
 
-    `content_encoding` is the header's value, or None without the header. `max_output` limits the output of each coding
-    in the list; None means `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown coding, or a list of more
-    than `MAX_CODINGS`, sets `error` immediately. The bytes then pass unmodified, because a record of encoded bytes is
-    better than no record.
+    `content_encoding` is the value of the Content-Encoding header, or None without the header. `max_output` limits the
+    output of each coding in the list; None means `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown
+    coding, or a list of more than `MAX_CODINGS`, sets `error` immediately. The bytes are then returned unmodified,
+    because a record of encoded bytes is better than no record.
 
-    `error`: the problem, or None. There is no output after invalid data or above the limit. `output_bytes`: number of
-    decoded bytes so far. `exhausted`: whether the limit was exceeded.
+    `error` is the problem, or None. After invalid data, or when the limit is reached, the decoder returns no further
+    output. `output_bytes` is the number of decoded bytes so far. `exhausted` is True if the limit was exceeded.
     """
 
     def __init__(self, content_encoding: str | None, max_output: int | None = None) -> None:
@@ -249,11 +249,12 @@ class BodyDecoder:
             self.error = f"unknown content coding {unknown[:40]!r}; the body is stored undecoded"
         if self.error is not None:
             self._codings = []
-        # Output bytes of each coding so far. Each coding has a limit, because each can be a decompression bomb.
+        # Number of output bytes of each coding so far. The limit applies to each coding, because each can be a
+        # decompression bomb.
         self._given = [0] * len(self._codings)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield the decoded bytes of `data` in pieces, to limit memory. The caller must consume all of them."""
+        """Yield the decoded bytes of `data` in pieces, to limit memory. The caller must consume all pieces."""
         if self._stopped or not data:
             return
         if not self._codings:
@@ -272,7 +273,7 @@ class BodyDecoder:
         return b"".join(self.pieces(data))
 
     def finish(self) -> bytes:
-        """End the body, check that the codings end too, and return the remaining output."""
+        """End the body. If the data of a coding is incomplete, set `error`. Return no bytes, because none remain."""
         if not self._stopped:
             try:
                 for coding in self._codings:
@@ -280,13 +281,13 @@ class BodyDecoder:
             except _Damaged as problem:
                 self._stop(str(problem))
         self._stopped = True
-        # Release windows and tables.
+        # Release the decoders' windows and tables.
         self._codings = []
         return b""
 
     @property
     def held(self) -> int:
-        """Return how many bytes of memory the decoders take: their tables, and the used part of their windows."""
+        """Return how many bytes of memory the decoders use: their tables, and the used part of their windows."""
         given = zip(self._codings, self._given, strict=True) if self._codings else ()
         return sum(coding.tables + min(coding.window, output) for coding, output in given)
 
@@ -305,5 +306,5 @@ class BodyDecoder:
     def _stop(self, problem: str) -> None:
         self.error = problem
         self._stopped = True
-        # Release the decoder's windows and tables.
+        # Release the decoders' windows and tables, because they are not used again.
         self._codings = []

@@ -1,4 +1,4 @@
-"""The syntax of HTTP/1 messages, checked on the received bytes (RFC 9112). Pure.
+"""Checks of the syntax of HTTP/1 messages (RFC 9112), on the bytes as received. Pure functions.
 
 If two parsers read a message differently, a client can hide a request, a header or a body from one of them. A request
 therefore passes only if every parser must read it the same way:
@@ -10,7 +10,7 @@ therefore passes only if every parser must read it the same way:
 
 Lines of a response may also end with a bare LF (RFC 9112, section 2.2), because the proxy rewrites each head with CRLF.
 
-Reasons are fixed texts. They never contain bytes of the message, which may be secret.
+The reasons that the functions return are fixed texts. They never contain bytes of the message, which may be secret.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _STATUS_START = b"HTTP/1."
 
 END_OF_HEAD = re.compile(rb"\n\r?\n")
-"""The end of a head; a line may end without CR (RFC 9112, section 2.2)."""
+"""Pattern for the end of a head. A line may end without CR (RFC 9112, section 2.2)."""
 
 _LENGTH_NAME, _CODING_NAME = len(b"content-length"), len(b"transfer-encoding")
 
@@ -55,7 +55,7 @@ HOP_BY_HOP = frozenset(
 )
 """Fields that concern one hop (RFC 9110, section 7.6.1), except Transfer-Encoding, which frames the message.
 
-Trailer announces fields that the proxy drops.
+Trailer is among them, because the proxy drops the fields that it announces.
 """
 
 END_TO_END = frozenset(
@@ -64,14 +64,14 @@ END_TO_END = frozenset(
 """Fields that define where a message goes and how to read it. The proxy keeps them even if Connection names them."""
 
 MAX_CHUNK_LINE_BYTES = 4096
-"""Maximum length of a chunk's first line: the size, and extensions, which are not used in practice."""
+"""Maximum length, in bytes, of a chunk's first line: the size, and extensions, which are rarely used in practice."""
 
 MAX_TRAILER_BYTES = 16 * 1024
-"""Maximum size of all trailers of a message together. Trailers are dropped."""
+"""Maximum size, in bytes, of all trailers of a message together. The proxy reads and drops trailers."""
 
 
 def begins_like_request(data: bytes) -> bool:
-    """Return whether the first byte can begin a request line. In SOCKS, TLS and binary protocols it cannot."""
+    """Return whether the first byte can begin a request line. The first byte of SOCKS or TLS cannot."""
     return not data or _TOKEN_BYTE.match(data) is not None
 
 
@@ -79,7 +79,7 @@ def is_request_start(data: bytes) -> bool | None:
     """Return whether these are the first bytes of an HTTP request of any version; None if more bytes are needed.
 
     A request begins with CONNECT, or with a method and a target that starts with `/`, `*` or a URL's scheme. The first
-    lines of SSH, SMTP and Redis do not. At most 52 bytes are needed.
+    lines of SSH, SMTP and Redis do not begin this way. At most 52 bytes are needed.
     """
     if _START.match(data):
         return True
@@ -87,7 +87,7 @@ def is_request_start(data: bytes) -> bool | None:
 
 
 def begins_like_response(data: bytes) -> bool:
-    """Return whether the first bytes can begin a status line, which an HTTP/0.9 response lacks."""
+    """Return whether the first bytes can begin a status line. A response without a status line is HTTP/0.9."""
     return data[: len(_STATUS_START)] == _STATUS_START[: len(data)]
 
 
@@ -122,7 +122,7 @@ def response_problem(head: bytes) -> str | None:
 def content_length(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
     """Return the body's length from Content-Length; None if the body is chunked or its length is not known in advance.
 
-    For speed, read the raw fields, because this runs after each read of a body.
+    Read the raw fields, because this function runs after each read of a body and must be fast.
     """
     found = b""
     for name, value in fields:
@@ -139,10 +139,10 @@ def connection_options(values: Iterable[bytes]) -> set[bytes]:
 
 
 def connection_problem(values: Iterable[bytes]) -> str | None:
-    """Return why a request's Connection fields are refused; None if they are valid.
+    """Return the reason to refuse a request's Connection fields; None if they are valid.
 
-    Refuse them if they name a field such as Host or Content-Length. If the proxy removed this field, it would change
-    the destination of the message, or the end of its body, for the next recipient.
+    Refuse them if they name a field such as Host or Content-Length (`END_TO_END`). If the proxy removed such a field,
+    the next recipient would see another destination or another end of the body.
     """
     if connection_options(values) & END_TO_END:
         return "Connection names a field that is not for one hop"
@@ -153,8 +153,8 @@ def chunk_size(line: bytes, *, padded: bool = False) -> int | None:
     """Return the size in a chunk's first line, CRLF included; None if the line is malformed.
 
     Args:
-        line: the line.
-        padded: whether blanks after the size are accepted, because old servers send them.
+        line: the first line of the chunk.
+        padded: whether to accept spaces and tabs after the size, which some old servers send.
     """
     if len(line) > MAX_CHUNK_LINE_BYTES:
         return None
@@ -191,7 +191,7 @@ def _framing_problem(lengths: list[bytes], codings: list[bytes], minor: bytes) -
     return None
 
 
-# ── the reason of a refusal; valid messages never get here ───────────────────────────────────────────────────────
+# ── reasons to refuse a message; these functions are never called for a valid message ────────────────────────────
 
 
 def _why_no_request(head: bytes) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 MOST_GROWTH = 4
-"""Maximum ratio of indented to original length, plus a fixed allowance. Above it, the text stays unchanged."""
+"""Maximum ratio of indented to original length; `_ROOM` more characters are allowed. Longer results are not used."""
 _ROOM = 1000
 _ENCODER = json.JSONEncoder(ensure_ascii=False, indent=2)
 
 
 def indented(text: str) -> str:
-    """Return the text with its JSON indented. Return text that is not JSON, or that would grow too much, unchanged."""
+    """Return ``text`` as indented JSON. If it is not JSON, or would become too long, return it unchanged."""
     most = MOST_GROWTH * len(text) + _ROOM
     pieces: list[str] = []
     try:

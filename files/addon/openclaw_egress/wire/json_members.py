@@ -1,7 +1,7 @@
 """Incremental reader of single members of one JSON object of any size.
 
-Use it for bodies that are too long to keep, or truncated: in `{"content": …, "usage": {…}}` it finds the small members
-and skips the others. It does not validate: in bytes that are not JSON it finds few or no members.
+Use it for bodies that are truncated or too long to keep in memory: in `{"content": …, "usage": {…}}` it finds the small
+members and skips the others. It does not validate: in bytes that are not JSON, it finds few or no members.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 MAX_MEMBER_BYTES = 64 * 1024
 _MAX_NAME_BYTES = 256
-# Patterns for the bytes that structure JSON at the top level of the object, and for the rest of a string.
+# Patterns for the bytes that structure JSON at the top level of the object, and for the remaining part of a string.
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 # At deeper levels, skip to the next bracket, or to a string that does not end in this chunk. This keeps the parsing of
@@ -29,7 +29,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @lru_cache
 def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder for objects that keeps only the raw bytes of these members, as ``m0``, ``m1`` and so on."""
+    """Return a decoder that returns only the raw bytes of these members, as attributes ``m0``, ``m1`` and so on."""
     keys = {f"m{number}": name for number, name in enumerate(names)}
     members = [(key, msgspec.Raw, _ABSENT) for key in keys]
     return msgspec.json.Decoder(msgspec.defstruct("Members", members, rename=keys))
@@ -39,7 +39,8 @@ class TopLevelMembers:
     """Reader of one JSON object in chunks of any size. `found` maps the `wanted` names to the parsed values so far.
 
     It skips values of more than `MAX_MEMBER_BYTES`. If a name is repeated, the last value counts, as with `json`.
-    `begun` contains the wanted names whose values have begun, complete or not. `ended`: whether the object is complete.
+    `begun` contains the wanted names whose values have begun, even if they are incomplete. `ended` is True if the
+    object is complete, or if the text is not an object.
     """
 
     def __init__(self, wanted: frozenset[str]) -> None:
@@ -56,15 +57,15 @@ class TopLevelMembers:
         self._text: bytearray | None = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Read the next bytes of the object, and add complete members to `found`."""
         at = 0
         while at < len(data) and not self.ended:
             at = self._string(data, at) if self._in_string else self._outside(data, at)
 
     def take(self, data: bytes | bytearray | memoryview) -> bool:
-        """Read a complete object in one step. Return whether this succeeded. If not, nothing was read; use `feed`.
+        """Read a complete object in one step. Return whether this succeeded. If not, use `feed` for the same data.
 
-        It fails if the data is not a valid object, or contains values that `feed` would skip.
+        This fails if the data is not a valid object, or if it contains values that `feed` would skip.
         """
         names = tuple(sorted(self._wanted))
         try:

@@ -1,8 +1,8 @@
 """Incremental splitter of a sequence of JSON objects: one in each line, or the elements of one array.
 
-It returns the bytes of each object when its last brace arrives. It does not validate: it counts braces outside strings,
-and ignores everything between objects. Objects have a maximum size: the splitter drops and counts a longer object, and
-continues with the next.
+It returns the bytes of each object when the object's last brace arrives. It does not validate: it counts braces outside
+strings, and ignores all bytes between objects. Objects have a maximum size: the splitter drops and counts a longer
+object, and continues with the next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BACKSLASH = 0x5C
 class JsonObjects:
     """Splitter of one body. `max_bytes` is the maximum size of an object; `dropped` counts longer and incomplete ones.
 
-    `lines`: whether each object ends with its line, so that an incomplete object cannot hide the objects after it.
+    If `lines` is True, each object ends at the end of its line, so that an incomplete object cannot hide later objects.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_OBJECT_BYTES, *, lines: bool = False) -> None:
@@ -30,7 +30,7 @@ class JsonObjects:
         self._depth = 0
         self._in_string = False
         self._escaped = False
-        # The bytes of the object so far; None between objects, and while an object that is too long is skipped.
+        # The bytes of the current object so far; None between objects, and while the splitter skips a longer object.
         self._text: bytearray | None = None
 
     def feed(self, data: bytes) -> list[bytes]:

@@ -1,11 +1,11 @@
-"""The Proxy-Status field (RFC 9209), which lists the intermediaries that handled a response. Pure."""
+"""The Proxy-Status field (RFC 9209), which lists the intermediaries that handled a response. Pure functions."""
 
 from __future__ import annotations
 
 import re
 
 OUR_NAME = b"openclaw-egress"
-"""The name of this proxy in the field."""
+"""The name of this proxy in the Proxy-Status field."""
 
 # A structured-field list (RFC 8941, section 3.1) whose members are strings or tokens with parameters.
 _STRING = rb'"(?:[ !#-\[\]-~]|\\["\\])*"'
@@ -16,9 +16,9 @@ _SEPARATOR = re.compile(rb"[ \t]*,[ \t]*")
 
 
 def without_our_name(value: bytes) -> bytes:
-    """Return the value of one field line without members that have this proxy's name, in upper or lower case.
+    """Return the value of one field line without the members that name this proxy. Ignore upper and lower case.
 
-    If the line is malformed, return an empty value, because recipients ignore such a line or read it differently.
+    If the value is malformed, return an empty value, because recipients may read a malformed value in different ways.
     """
     value = value.strip(b" \t")
     kept: list[bytes] = []

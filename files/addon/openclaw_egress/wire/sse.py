@@ -2,8 +2,8 @@
 
 Lines end with LF, CR or CRLF. One BOM at the start is dropped. A blank line completes an event. Like browsers and the
 providers' SDKs, the parser drops an incomplete event at the end of the stream. Unlike in the standard, events have a
-maximum size: the parser drops and counts a longer event, and continues with the next. The parser keeps lines that are
-not fields, up to a limit, because a provider can end a stream with an error that is not an event.
+maximum size: the parser drops and counts a longer event, and continues with the next. The parser stores lines that are
+not fields (up to `MAX_OTHER_BYTES`), because a provider can end a stream with an error that is not an event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 
 @dataclass(frozen=True)
 class Event:
-    """Server-sent event. `event`: its name, or None. `data`: its lines, joined with LF. `id`: the last id so far."""
+    """Server-sent event.
+
+    `event` is its name, or None. `data` contains its data lines, joined with LF. `id` is the last id in the stream so
+    far.
+    """
 
     event: str | None
     data: str
@@ -29,8 +33,8 @@ class Event:
 class EventStream:
     """Parser of one stream. `max_event_bytes` is the maximum size of an event; `dropped` counts longer events.
 
-    `other`: the first `MAX_OTHER_BYTES` of the lines that are neither fields nor comments, even if the last line is
-    incomplete.
+    `other` contains the lines that are neither fields nor comments, including an incomplete last line, up to
+    `MAX_OTHER_BYTES`.
     """
 
     def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:

@@ -1,8 +1,8 @@
 """Incremental reader of WebSocket frames (RFC 6455, section 5), and the frames that the proxy itself sends.
 
-It accepts bytes in chunks of any size and keeps no payload, so its memory use does not depend on the traffic.
-Extensions, such as compression, change payloads. The proxy therefore removes offers of extensions from the handshake
-of a recorded connection.
+The reader accepts bytes in chunks of any size and stores no message payload, so that its memory use does not depend on
+the traffic. Extensions, such as compression, change payloads. The proxy therefore removes offers of extensions from the
+handshake of a recorded connection.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ PROTOCOL_ERROR, INTERNAL_ERROR = 1002, 1011
 """Status codes of a close frame (RFC 6455, section 7.4.1)."""
 
 NO_STATUS = 1005
-"""Code that represents a close frame without a code. It is never sent."""
+"""Code that represents a close frame without a status code. It is never sent in a frame (RFC 6455, section 7.4.1)."""
 
 USUAL_CLOSURES = frozenset({1000, 1001, NO_STATUS})
-"""Codes for a normal end of a connection: the purpose is fulfilled, or the client or server goes away."""
+"""Codes of a normal close: the connection is no longer needed, one end goes away, or the frame has no code."""
 
 _MAX_CONTROL_PAYLOAD = 125
 _MAX_HEAD = 14
@@ -28,7 +28,7 @@ _OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
 class FrameError(Exception):
-    """The bytes are not a valid frame. The error text names the problem and contains no traffic."""
+    """The bytes are not a valid frame. The error text names the problem and contains no bytes of the traffic."""
 
 
 class Part(NamedTuple):
@@ -73,10 +73,10 @@ class FrameReader:
         return self._left is None and not self._head and self._message is None
 
     def feed(self, data: bytes) -> Iterator[Part]:
-        """Yield the parts in the next bytes.
+        """Yield the message parts and control frames in the next bytes.
 
         Raises:
-            FrameError: the bytes are not a valid frame; the reader cannot continue.
+            FrameError: the bytes are not a valid frame, and the reader cannot continue.
         """
         at = 0
         while at < len(data):
@@ -110,7 +110,7 @@ class FrameReader:
         return Part(opcode, payload, ended, end)
 
     def _read_head(self, data: bytes, at: int) -> int:
-        """Take bytes of a frame's head. Return the position after the last byte taken."""
+        """Read bytes of a frame's head. Return the position after the last byte read."""
         begun = len(self._head)
         head = self._head + data[at : at + _MAX_HEAD - begun]
         size = _head_size(head)
@@ -180,5 +180,5 @@ def close_payload(code: int, reason: str) -> bytes:
 
 
 def close_code(payload: bytes) -> int:
-    """Return the status code in the payload of a close frame."""
+    """Return the status code in the payload of a close frame, or `NO_STATUS` if it has none."""
     return int.from_bytes(payload[:2]) if len(payload) >= 2 else NO_STATUS
