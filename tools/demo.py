@@ -72,7 +72,7 @@ def step(about: str, do: Callable[[], str]) -> None:
 
 
 def egress(proxy: RunningProxy, *words: str, expected: int = 0) -> str:
-    """Run the `egress` command on the demo's store. Return its output."""
+    """Run the `egress` command on the demo's spool. Return its output."""
     environment = proxy.environment | {"COLUMNS": str(max(console.width, 160))}
     done = subprocess.run(
         [sys.executable, "-m", "openclaw_egress", *words], env=environment, capture_output=True, text=True, check=False

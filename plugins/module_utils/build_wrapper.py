@@ -5,9 +5,9 @@
 ``build_patch`` embeds this file in the operator's build script. There it runs as a program with the host's own Python,
 3.8 or later, and needs only the standard library: ``build_wrapper.py SETTINGS COMMAND [ARGUMENT…]``.
 
-It copies the Dockerfile and ``proxy-bootstrap.cjs`` to a temporary directory, adds a ``COPY`` line to that copy, and
-runs the same command with ``--file`` and ``--build-context``. It writes nothing to the build context. Other commands
-run unmodified.
+It copies the Dockerfile and ``proxy-bootstrap.cjs`` to a temporary directory, and adds a ``COPY`` line to the copied
+Dockerfile. Then it runs the same command with ``--file`` and ``--build-context``. It writes nothing to the build
+context. Commands that are not builds run unmodified.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def find_build(words: list[str]) -> tuple[str, int, int] | None:
             continue
         at = after_options(words, index + 1, _DOCKER_VALUES)
         verb = words[at] if at < len(words) else ""
-        if os.path.basename(verb) == "docker":  # This word is a user's name: `sudo -u docker docker build`.
+        if os.path.basename(verb) == "docker":  # `word` is a user: `sudo -u docker docker build`.
             continue
         kind = {"build": "build", "bake": "bake", "compose": "compose"}.get(verb)
         if verb == "buildx":
@@ -449,7 +449,7 @@ def _write(path: str, text: str) -> None:
     os.chmod(path, 0o644)
 
 
-# Commands of docker
+# docker commands
 
 
 def docker_build(
@@ -571,7 +571,7 @@ def _for_build(service: dict[str, Any], builds: dict[str, Any]) -> dict[str, Any
 
 
 def _prepare_services(work: Workspace, config: dict[str, Any], services: dict[str, Any]) -> int:
-    """Set the patched Dockerfile in each service that builds the gateway's image. Return the number of services."""
+    """Make services that build the gateway's image use a patched Dockerfile. Return the number of these services."""
     count = 0
     for name, service in services.items():
         spec = service["build"]

@@ -216,7 +216,7 @@ def make_plan(
 
 
 def _reached_proxy_url(service: Settings, options: Options) -> str:
-    """Return the proxy's URL. On the host's network, which has no Docker DNS, it contains the proxy's address."""
+    """Return the proxy's URL. On the host's network, use an IP address in the URL, because there is no Docker DNS."""
     url = urlsplit(options.proxy_url)
     if options.enforcement == "network" or service.get("network_mode") != "host" or url.hostname != OUR_SERVICES[0]:
         return options.proxy_url

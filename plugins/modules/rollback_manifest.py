@@ -175,7 +175,7 @@ def absolute(path: str) -> str:
 
 
 def change(module: AnsibleModule, manifest: Manifest, items: list[tuple[str, str]], result: dict[str, Any]) -> None:
-    """Record the items, mark them as written, or forget them, as `state` says. Save the manifest if an item changed."""
+    """Record, mark as written or forget the items, depending on `state`. Save the manifest if an item changed."""
     state = module.params["state"]
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}

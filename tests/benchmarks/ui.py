@@ -54,7 +54,7 @@ def paths(count: int) -> list[str]:
 
 
 def add_denials(path: Path) -> None:
-    """Change every 20th record into a denial: 300 destinations of two classes."""
+    """Change every 20th record into a denial. The denials have 300 destinations and two classes."""
     with closing(connect(path)) as db:
         db.execute(
             "UPDATE records SET event_name = ?, exchange_id = '', host = 'h' || (seq / 20 % 300) || '.example', "

@@ -51,7 +51,7 @@ def end_in_a_stream(sock: ssl.SSLSocket) -> None:
 
 
 def half_a_body(sock: ssl.SSLSocket) -> None:
-    """Send half of the bytes that Content-Length announces, then close the sending direction."""
+    """Send half of the bytes that Content-Length announces, then shut down the sending direction."""
     sock.sendall(PLAIN + b"Content-Length: 1000\r\n\r\n" + b"x" * 500)
     with contextlib.suppress(OSError):
         sock.unwrap().shutdown(socket.SHUT_WR)
@@ -102,7 +102,7 @@ def hints_before_the_answer(sock: ssl.SSLSocket) -> None:
 
 
 def garbage_in_a_stream(sock: ssl.SSLSocket) -> None:
-    """Send bytes between two chunks that do not form a chunk."""
+    """Send bytes that are not a chunk, between two valid chunks."""
     sock.sendall(STREAM + EVENT + b"no chunk at all\r\n" * 4)
 
 

@@ -18,7 +18,7 @@ LEAD_SECONDS = 1.0
 """Seconds between the start of a flood and the first measured call."""
 
 GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
-"""Maximum ratio of the time of a call through the flooded proxy to that through a proxy without a flood.
+"""Maximum ratios of call times: flooded proxy to control proxy, for the median and for the slowest call.
 
 One event loop serves all classes. While a flood keeps it busy, each step of a call waits for one step of every other
 class.

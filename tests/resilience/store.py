@@ -23,7 +23,7 @@ SECONDS = 2.0
 SMALL_PUSH = 30_000
 """Maximum size in bytes of a push to a destination with a small limit. A record of this theme has about 3,000 bytes."""
 GOAL_MEDIAN = 2.0
-"""Maximum ratio of the median latency to that of a proxy without export. The exporter is a thread of the proxy."""
+"""Maximum ratio of the median latency to that of a proxy without export. The exporter's thread may slow calls down."""
 POISON = 3
 """Number of records that the destination refuses on every attempt."""
 

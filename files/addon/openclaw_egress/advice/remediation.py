@@ -172,7 +172,7 @@ def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str],
 
 
 def _destination(group: DenialGroup) -> Destination | None:
-    """Return the destination; None if the client did not name a valid one."""
+    """Return the destination of the denials; None if it is not a valid destination."""
     try:
         return parse_destination(group.host, group.port)
     except DestinationError:

@@ -5,8 +5,8 @@ written to the cache. The counts in `message_delta` are cumulative and replace t
 in `message_start` is only an initial count, so the output tokens of an aborted stream are unknown.
 
 The counts exclude the tokens of a compaction and of an advisor, although both are billed. Only `iterations` has these
-counts (`BetaUsage` in the SDK), so the reader adds them. A compaction uses the model of the request. An advisor is a
-different model.
+counts (`BetaUsage` in the SDK), so the reader adds them. A compaction uses the model of the request. An advisor
+uses a different model, so the cost of the response is then unknown.
 """
 
 from __future__ import annotations

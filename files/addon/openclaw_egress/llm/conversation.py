@@ -103,7 +103,7 @@ def response_turns(body: str) -> list[Turn]:
     turns += [_item({"role": "assistant", **object_of(item)}) for item in items]
     texts = [object_of(choice).get("text") for choice in list_of(value.get("choices"))]
     turns += [Turn("assistant", tuple(_content(text))) for text in texts if isinstance(text, str)]
-    for name in ("response", "generated_text"):  # Ollama; Text Generation Inference
+    for name in ("response", "generated_text"):  # Ollama uses `response`, Text Generation Inference `generated_text`.
         if isinstance(value.get(name), str):
             turns.append(Turn("assistant", tuple(_content(value[name]))))
     if value.get("error"):
@@ -193,7 +193,7 @@ def _content(content: object) -> Iterator[Part]:
 
 
 def _part(part: Mapping[str, Any]) -> Iterator[Part]:
-    """Yield the part in an element of a message's content. APIs use different names for the same kind of part."""
+    """Yield the part for an element of a message's content. The format of elements depends on the API."""
     kind = str(part.get("type") or "")
     text = next((part[name] for name in ("text", "content", "thinking") if isinstance(part.get(name), str)), "")
     if kind in ("reasoning", "thinking", "redacted_thinking", "thought") or part.get("thought") is True:

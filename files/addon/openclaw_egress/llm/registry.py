@@ -28,7 +28,7 @@ from openclaw_egress.llm import (
 )
 from openclaw_egress.llm.model import SHARED_ERROR_TYPES, Api
 
-# One line for each API. No path may match two of them (tests/unit/llm/test_registry.py).
+# One line for each API. No path may match two APIs (tests/unit/llm/test_registry.py).
 APIS: tuple[Api, ...] = (
     anthropic.API,
     openai_chat.API,

@@ -10,7 +10,7 @@ CLIENTS_SHOWN = 3
 
 
 def short_clients(clients: Sequence[str]) -> str:
-    """Return the first clients, and the number of remaining ones, as text."""
+    """Return a text with the first clients and the number of other clients."""
     more = len(clients) - CLIENTS_SHOWN
     return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

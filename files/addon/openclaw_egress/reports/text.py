@@ -1,4 +1,4 @@
-"""Texts for people: times, sizes, and text from traffic without invisible characters."""
+"""Functions that format text for people: times, sizes, and text from traffic without invisible characters."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def _escaped(char: str) -> str:
 
 
 def local_time(time_ns: int) -> str:
-    """Return a time for people: local time zone, to the second."""
+    """Format a time for people: in the local time zone, without fractions of a second."""
     return datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration for people: ``0.35 s``."""
+    """Format a duration for people: ``0.35 s``. Return an empty text for None."""
     return "" if value is None else f"{value:.2f} s"
 
 
 def size(value: float) -> str:
-    """Return a number of bytes for people: ``1.4 MB``."""
+    """Format a number of bytes for people: ``1.4 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
@@ -61,7 +61,7 @@ def size(value: float) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Return a value for CSV. Escape it, so that no spreadsheet interprets it as a formula."""
+    """Return a value for a CSV file. Escape a text, so that no spreadsheet interprets it as a formula."""
     if not isinstance(value, str):
         return value
     text = escape(value)

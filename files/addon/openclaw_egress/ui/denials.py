@@ -63,7 +63,7 @@ class ClassView:
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """A group of denials, as text for people."""
+    """A group of denials, formatted for display."""
 
     count: int
     last: str

@@ -104,7 +104,7 @@ class ExchangeView:
 def view_of(
     row: Row, lines: Sequence[str], digest: Callable[[int], bytes | None], details: Mapping[str, int] | None = None
 ) -> ExchangeView:
-    """Return the view of a record.
+    """Return the contents of a record's page.
 
     Args:
         row: the fields of the record.

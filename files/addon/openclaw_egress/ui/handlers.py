@@ -39,7 +39,7 @@ class Static(Handler):
     protected = False
 
     async def get(self, name: str) -> None:
-        """Send a file."""
+        """Send the style sheet or script with this name."""
         path = STATIC / name
         if path.suffix not in STATIC_TYPES or not path.is_file():
             raise HTTPError(404)
@@ -181,7 +181,7 @@ class Har(Body):
 
     @override
     async def get(self, number: str) -> None:  # type: ignore[override]
-        """Send the archive."""
+        """Send the exchange as an HTTP Archive."""
         row, lines = await self._record(number)
         if not row.id:
             raise HTTPError(404)
@@ -206,7 +206,7 @@ class Denials(Handler):
     """Denials in a period, grouped; each group has the rule that would allow it. Also the allowed traffic per class."""
 
     async def get(self) -> None:
-        """Show the groups."""
+        """Show the groups of denials."""
         given = self.conditions(listing.FIELDS) | {"event": ""}
         given["since"] = given["since"] or denials.SINCE
         conditions = listing.conditions_of(given)
@@ -244,7 +244,7 @@ class UsageTotals(Handler):
     """The totals of tokens, cost and durations, by day, by model and by class."""
 
     async def get(self) -> None:
-        """Show the totals."""
+        """Show the usage totals."""
         given = self.conditions(("class", "since", "until"))
         given["since"] = given["since"] or usage.SINCE
         conditions = listing.conditions_of(given)
@@ -261,7 +261,7 @@ class Health(Handler):
     """The state of proxy, spool, export, certificates and hash chain, with the last audit."""
 
     async def get(self) -> None:
-        """Show the state."""
+        """Show the health page."""
         self.finish(render("health.html", view=await self.run(self._view)))
 
     def _view(self) -> health.HealthView:

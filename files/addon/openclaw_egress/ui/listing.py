@@ -73,7 +73,7 @@ def conditions_of(given: Mapping[str, str]) -> Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A record of the list, as text for people."""
+    """A line of the list: a record, formatted for display."""
 
     seq: int
     cells: Mapping[str, str]

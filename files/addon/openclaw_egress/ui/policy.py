@@ -80,17 +80,17 @@ class PolicyView:
     inspected: Sequence[str] = ()
     warnings: Sequence[str] = ()
     others: Sequence[tuple[str, str, str]] = ()
-    """Class, name and uses of decisions without a rule of the file, such as ``address-guard``."""
+    """Class, rule name and uses of decisions that no rule in the file made. Example of a name: ``address-guard``."""
     since: str = ""
     """Time of the oldest counted record."""
     limit: str = ""
-    """Reason why the page does not count records of the last day from before ``since``; empty if it counts all."""
+    """Reason why the page does not count the records of the last day before ``since``; empty if it counts them all."""
     is_assumed: bool = False
-    """Whether the policy of the oldest counted records is only assumed, because no event that names it was found."""
+    """Whether the page only assumes that this policy made the oldest decisions, because it found no event for them."""
 
 
 def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyView:
-    """Return the view of the configured policy."""
+    """Return the contents of the policy page for the configured policy."""
     texts = _text_of(settings.policy_file)
     view = PolicyView(
         file=str(settings.policy_file or ""),

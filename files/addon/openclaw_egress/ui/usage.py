@@ -43,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars over time. ``more`` is the number of omitted earlier days."""
+    """A bar chart with one bar for each day. ``more`` is the number of omitted earlier days."""
 
     title: str
     bars: Sequence[Bar]
