@@ -1,4 +1,4 @@
-"""Functions for documents with tables that are generated from the code. A table is between two marker comments."""
+"""Functions that write generated tables into documents. In a document, each table is between two marker comments."""
 
 from __future__ import annotations
 

@@ -389,7 +389,7 @@ def _is_transparent(entrypoint: list[str]) -> bool:
 
 
 def _covering(gateway: _Gateway, path: str) -> list[str]:
-    """Return the targets of the operator's volumes that contain this path. Docker permits no volume at `/`."""
+    """Return the targets of the operator's volumes that contain this path. Docker permits none at `/`."""
     targets = [target.rstrip("/") for _source, target in inputs.mounts(gateway.service)]
     return [target for target in targets if target and path.startswith(target + "/")]
 

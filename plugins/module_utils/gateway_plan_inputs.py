@@ -21,7 +21,7 @@ Words = List[str]
 _UNSET = re.compile(r"\$(?:\w+|\{\w+(?::?-)?\})\Z")
 _BRACES = re.compile(r"(?<!\$)\$\{[^}]*\}")
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
-# Host names for the container's host in Docker Desktop and in Podman.
+# Hostnames by which containers reach their host in Docker Desktop and in Podman.
 _CONTAINER_HOSTS = ("host.docker.internal", "gateway.docker.internal", "host.containers.internal")
 
 

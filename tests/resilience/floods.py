@@ -157,7 +157,7 @@ FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
 
 
 async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, until: float, done: list[int]) -> None:
-    """Run the flood's actions on a connection. When the connection ends, open a new one, until the time is over."""
+    """Open a connection and run the flood's actions on it. Repeat this until the time ``until``."""
     while time.monotonic() < until:
         writer = None
         try:

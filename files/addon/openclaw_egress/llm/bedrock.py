@@ -96,7 +96,7 @@ def _error(name: str) -> str | None:
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information with the error's name and Bedrock's own counts from the headers."""
+    """Add the error's name and Bedrock's own counts from the headers to the information."""
     if "x-amzn-errortype" in headers:
         # Extract the error's name, which can have a namespace before it and a URL after it: `space#Name:http://…`.
         name = headers["x-amzn-errortype"].partition(":")[0].rpartition("#")[2]

@@ -193,7 +193,7 @@ class _Assembler:
                     self._parts.open(self._key(candidate, kind), kind)
 
     def _call(self, candidate: int, call: Mapping[str, Any]) -> None:
-        """Take a tool call, or a piece of it. More pieces follow (`partialArgs`) as long as `willContinue` is set."""
+        """Process a tool call or a piece of it. More pieces follow (`partialArgs`) as long as `willContinue` is set."""
         key, arguments = self._continued.pop(candidate, (None, None))
         if key is None:
             key = self._key(candidate, "tool_call")

@@ -127,7 +127,7 @@ class ResponseReader(Protocol):
     """Reader of one response. It accepts decoded bytes in chunks of any size, never raises, and uses bounded memory."""
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Process the next bytes of the body."""
 
     def finish(self) -> ResponseFacts:
         """End the body, complete or not, and return the information read."""
@@ -137,7 +137,7 @@ class Assembler(Protocol):
     """Assembler of one message from a stream's events."""
 
     def take(self, value: Mapping[str, Any]) -> None:
-        """Take the JSON object of the next event. In an AWS stream, the name of its only member is the event's name."""
+        """Process the JSON object of the next event. In an AWS stream, its only member has the name of the event."""
 
     def facts(self) -> ResponseFacts:
         """Return the information in the events so far."""

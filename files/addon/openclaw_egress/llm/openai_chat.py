@@ -204,7 +204,7 @@ API = Api(
         "openrouter.ai": "openrouter",
         # The semantic conventions define no names for the following providers.
         "cerebras.ai": "cerebras",
-        "chatgpt.com": "chatgpt",  # Not `openai`: it is paid by subscription, so a cost at list prices would be wrong.
+        "chatgpt.com": "chatgpt",  # Not `openai`: users pay a subscription, so a cost at list prices would be wrong.
         "dashscope.aliyuncs.com": "qwen",
         "dashscope-intl.aliyuncs.com": "qwen",
         "dashscope-us.aliyuncs.com": "qwen",

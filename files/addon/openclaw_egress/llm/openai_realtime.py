@@ -86,7 +86,7 @@ class _Session:
             self._piece(kind, index, value)
 
     def _piece(self, kind: str, index: int, value: Mapping[str, Any]) -> None:
-        """Take a piece of the response in progress. The event that ends the response replaces all pieces."""
+        """Add a piece of the response in progress. The event that ends the response replaces all pieces."""
         call, item = (self._responses, index, "call"), object_of(value.get("item"))
         part = _DELTAS.get(kind)
         if kind == "response.output_item.added" and item.get("type") == "function_call":

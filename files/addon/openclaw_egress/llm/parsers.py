@@ -38,11 +38,11 @@ class NothingToRead:
 
 
 class RequestReader:
-    """Reader of the members of a request's body that name the model or affect the streaming or the price.
+    """Reader of a request's body. It reads the members that name the model, or that affect streaming or the price.
 
-    The body can have any length, and the members any position. `known` is the information from the host and the path.
-    `stream_default` is the value of a missing `stream` in a complete body. `needs_model`: whether a request without a
-    model is a request to another API.
+    The body can have any length, and the members can be at any position. `known` is the information that the host and
+    the path give. `stream_default` is the value of a missing `stream` in a complete body. `needs_model`: whether a
+    request without a model is a request to another API.
     """
 
     def __init__(self, known: RequestFacts, stream_default: bool | None = None, *, needs_model: bool = False) -> None:
@@ -53,13 +53,13 @@ class RequestReader:
         self._any = False
 
     def feed(self, data: bytes) -> None:
-        """Take the next decoded bytes of the body."""
+        """Process the next decoded bytes of the body."""
         self._any = self._any or bool(data)
         if self._members is not None:
             self._members.feed(data)
 
     def whole(self, body: memoryview) -> None:
-        """Take the complete body in one call. This is about twenty times faster than :meth:`feed`."""
+        """Process the complete body in one call. This is about twenty times faster than :meth:`feed`."""
         self._any = bool(body)
         if self._members is not None and not self._members.take(body):
             self._members.feed(bytes(body))
@@ -96,7 +96,7 @@ class PlainReader:
         self._members: TopLevelMembers | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Process the next bytes of the body."""
         if self._body is not None:
             self._body += data
             if len(self._body) <= self._max:
@@ -139,7 +139,7 @@ class StreamReader:
         self._assembler = api.assembler()
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Process the next bytes of the body."""
         for event in self._events.feed(data):
             self._take(event.data)
 
@@ -169,7 +169,7 @@ class JsonStreamReader:
         self._assembler = api.assembler()
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Process the next bytes of the body."""
         for text in self._objects.feed(data):
             value = object_in(text)
             if value is not None:
@@ -192,7 +192,7 @@ class AwsStreamReader:
         self._assembler = api.assembler()
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Process the next bytes of the body."""
         for message in self._events.feed(data):
             headers = message.headers
             if headers.get(":message-type") == "event":
@@ -216,7 +216,7 @@ class ReaderWithHeaders:
         self._body = body
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Process the next bytes of the body."""
         self._body.feed(data)
 
     def finish(self) -> ResponseFacts:
@@ -238,7 +238,7 @@ class GuessingReader:
         self._reader: ResponseReader | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Process the next bytes of the body."""
         if self._reader is None:
             begun = data.lstrip(b" \t\r\n")
             if not begun:

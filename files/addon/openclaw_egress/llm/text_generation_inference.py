@@ -43,7 +43,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information with the counts from the headers of a plain response."""
+    """Add the counts from the headers of a plain response to the information."""
     given, made = (_count(headers.get(f"x-{kind}-tokens", "")) for kind in ("prompt", "generated"))
     usage = facts.usage
     return replace(

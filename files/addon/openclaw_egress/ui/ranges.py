@@ -1,4 +1,4 @@
-"""The ranges of line numbers in which a page reads the spool, the newest first, until a time limit."""
+"""Ranges of line numbers, by which a page reads the spool: the newest lines first, until a time limit."""
 
 from __future__ import annotations
 

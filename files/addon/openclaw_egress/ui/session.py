@@ -170,7 +170,7 @@ def _begins(whole: Sequence[str], beginning: Sequence[str]) -> bool:
 
 
 def read_session(reader: SpoolReader, row: Row, clock: Callable[[], float]) -> SessionView:
-    """Return the session of an exchange, from the nearest records of its class and client."""
+    """Search the nearest records of the same class and client for the session of an exchange. Return the session."""
     end = clock() + ranges.READ_SECONDS
     filters = Filters(class_name=row.class_name)
     newest = reader.head()[0]
