@@ -1,4 +1,4 @@
-"""Capture of one exchange: builds the record from the bytes that pass. Pure: takes bytes and times, returns a record.
+"""Capture of one exchange: builds the record from the passing bytes. Pure: takes bytes and times, returns a record.
 
 Capturing never delays a chunk, and no content of the traffic makes it raise. The memory of each exchange is bounded:
 the capture keeps only the head and the tail of a body, a hash of the whole body, and the sizes.
@@ -29,7 +29,7 @@ READER_BYTES = 8 * 1024 * 1024
 """Maximum bytes that the response reader keeps (`llm.parsers`)."""
 
 MAX_DECODED = 64 * 1024 * 1024
-"""Limit of decoded bytes. Beyond it the body counts as a decompression bomb, and only its wire size is counted."""
+"""Limit of decoded bytes. A longer body is treated as a decompression bomb: only its wire size is counted after it."""
 
 JOURNAL_PIECE = 256 * 1024
 """Size of the pieces in which the recorded beginning of a body is written to the journal."""
@@ -79,7 +79,7 @@ class BodyCapture:
         self.wire_size = 0
         self.size = 0
         self._recorded = 0
-        """Bytes of the decoded and masked body so far, without those that the masker holds back."""
+        """Number of bytes of the decoded and masked body so far, without those that the masker holds back."""
 
     def feed(self, wire: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Consume a chunk as received, and yield its decoded bytes in bounded pieces, possibly none.
@@ -97,7 +97,7 @@ class BodyCapture:
             yield piece, self._take(piece)
 
     def finish(self, *, whole: bool = True) -> bytes:
-        """End the body. ``whole`` is whether its end was received. Return the bytes that the masker held back.
+        """End the body. ``whole`` says whether its end was received. Return the bytes that the masker held back.
 
         If an encoded body ends too early, the capture keeps the part that can be decoded.
         """
@@ -162,7 +162,7 @@ class BodyCapture:
 
     @property
     def all_kept(self) -> bool:
-        """Return whether the decoded body so far is in memory."""
+        """Return whether all of the decoded body so far is in memory."""
         return self.size <= self._limit
 
     def kept(self) -> memoryview:
@@ -181,7 +181,7 @@ class BodyCapture:
     def beginning(self) -> Iterator[bytes]:
         """Yield the recorded beginning of the body, decoded and masked, in pieces. It has at most ``limit`` bytes.
 
-        Call it before :meth:`drop_spare`.
+        Call this before :meth:`drop_spare`.
         """
         for start in range(0, len(self._head), JOURNAL_PIECE):
             yield bytes(self._head[start : start + JOURNAL_PIECE])
@@ -367,7 +367,7 @@ class ExchangeCapture:
 
     @property
     def scanned(self) -> bool:
-        """Return whether the bodies are scanned for credentials. If so, write no byte of a body before its end."""
+        """Return whether the bodies are scanned for credentials. If so, journal no byte of a body before its end."""
         return self._request_scan is not None
 
     def request_chunk(self, wire: bytes) -> Iterator[bytes]:
@@ -407,7 +407,7 @@ class ExchangeCapture:
     def request_done(self, *, whole: bool = True) -> bytes:
         """End the request: it is complete, or no more of it will be received.
 
-        Return the masked bytes that :meth:`request_chunk` did not yield yet.
+        Return the masked bytes that :meth:`request_chunk` has not yielded yet.
         """
         if self._request_over:
             return b""
@@ -577,7 +577,7 @@ class ExchangeCapture:
         return redact_headers((self.masked_text(name), self._own_masked(value)) for name, value in headers)
 
     def _masked_texts[Facts: RequestFacts | ResponseFacts](self, facts: Facts) -> Facts:
-        """Return the facts with their texts masked, because texts such as the model's name come from the traffic."""
+        """Return the metadata with its texts masked, because texts such as the model's name come from the traffic."""
         found: dict[str, Any] = {}
         for name in type(facts).__dataclass_fields__:
             value = getattr(facts, name)
@@ -588,7 +588,7 @@ class ExchangeCapture:
         return replace(facts, **found) if found else facts
 
     def _masked_messages(self, facts: ResponseFacts) -> tuple[ResponseFacts, int]:
-        """Return the facts with their texts and messages masked, and the number of masked secrets in the messages."""
+        """Return the metadata with masked texts and messages, and the number of masked secrets in the messages."""
         facts = self._masked_texts(facts)
         if self.masks is None or not facts.messages:
             return facts, 0

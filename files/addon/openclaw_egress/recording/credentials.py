@@ -89,8 +89,8 @@ def _whole(root: str, plural: str = "") -> str:
 _IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
 _TOKENS = "access refresh id session auth bearer security api bot github gitlab"
 _KEYS = "access private signing client api encryption"
-# Each root of a secret field's name, and the pattern that must follow it. The patterns begin with a fixed root, because
-# the search for it is fast. A name may have a prefix, as in openaiApiKey.
+# Maps each root of a secret field's name to the pattern that must follow it. The root is fixed text, because a search
+# for fixed text is fast. A name may have a prefix, as in openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
     "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
@@ -133,7 +133,8 @@ _NAME_CARRY = 512
 _SHAPES_OF = {
     found.prefix.encode(): f"{found.pattern}[{found.alphabet}]{{{found.in_body}}}".encode() for found in KEY_FORMATS
 }
-# Search a body only if it contains a run of at least 13 of these bytes. Every API key does; most prose does not.
+# Search for API keys only in a body with a run of at least 13 letters, digits, dashes or underscores. Every API key
+# contains such a run; most prose does not.
 _RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))
 _RUN = b"a" * 13
 # The prefix of an API key begins a word, or follows an escape sequence such as `\n`.
@@ -251,7 +252,8 @@ class CredentialScan:
         data = _unescaped(data)
         text = self._text + data
         names = self._names + data.translate(_FOLDED, _DROPPED)
-        # Skip matches that begin in the first bytes of a full carry-over: the previous chunk's search covered them.
+        # The text begins with bytes kept from previous chunks. If their number is at its limit, skip matches that begin
+        # in the first of them, because the previous search covered these matches.
         start = _LOOK_BACK if len(self._text) == _SHAPE_CARRY else 0
         self.found = _has_shape(text, start) or _has_name(names)
         self.over = self.found

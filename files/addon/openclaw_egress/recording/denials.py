@@ -1,4 +1,4 @@
-"""Rate limit for denial records. Further denials are only summarised, so that a client in a loop cannot fill the spool.
+"""Rate limit for denial records. More denials are only summarised, so that a client in a loop cannot fill the spool.
 
 `group_denials` combines single records and summaries. Pure functions.
 """
@@ -68,7 +68,7 @@ class DenialRate:
         return self._take(whole_class, SINGLY_PER_CLASS, now)
 
     def due(self, now: float, *, everything: bool = False) -> list[tuple[Key, int]]:
-        """Return each count of an ended window once. With ``everything``, include the windows that have not ended."""
+        """Return the counts of ended windows, each once. With ``everything``, include windows that have not ended."""
         for key in [key for key, window in self._windows.items() if everything or now - window.since > WINDOW_SECONDS]:
             self._close(key)
         due, self._over = self._over, []
@@ -99,8 +99,8 @@ class DenialRate:
 class Denial:
     """One record of a denial, or the summary of ``count`` denials.
 
-    ``host`` is `ANY` in the summary of a whole class. ``port`` is 0 there, and if the client named no valid
-    destination. ``method`` and ``url`` are None if unknown.
+    In the summary of a whole class, ``host`` is `ANY` and ``port`` is 0. ``port`` is also 0 if the client named no
+    valid destination. ``method`` and ``url`` are None if unknown.
     """
 
     class_name: str

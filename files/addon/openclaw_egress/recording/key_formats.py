@@ -1,7 +1,7 @@
 """Formats of API keys: OpenAI, Anthropic and similar; Google; GitHub; GitLab; Slack; AWS; Groq, xAI, Hugging Face, npm.
 
 `redaction` masks keys in headers, URLs and log messages; `credentials` finds them in bodies. A short text such as
-``sk-abc`` is masked in a URL, to be safe. In a body it can be prose, so only a longer text counts as a key there.
+``sk-abcdef`` is masked in a URL, to be safe. In a body it can be prose, so only a longer text counts as a key there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 class KeyFormat(NamedTuple):
     """One format: a fixed prefix, an optional pattern after it, and a run of characters of an alphabet.
 
-    ``in_text`` and ``in_body`` are the minimum lengths of the run.
+    ``in_text`` and ``in_body`` are the minimum lengths of the run: in headers, URLs and log messages, and in bodies.
     """
 
     prefix: str

@@ -150,7 +150,7 @@ class _Bulky(NamedTuple):
 
 
 def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], deque[tuple[tuple[str, ...], str]]]:
-    """Return the fields that stay in the first line, and the pieces of the others: the path and a part of the JSON."""
+    """Return the fields that stay in the first line, and pieces of the other fields as pairs of path and JSON text."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in fields.items()}
     found: list[_Bulky] = []
     for path, holder in _bulky_places(kept):

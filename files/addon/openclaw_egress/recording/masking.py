@@ -26,11 +26,11 @@ from openclaw_egress.policy.mask_patterns import SHORTEST, MaskPattern
 FINGERPRINT_DIGITS = 12
 LONG_TOKEN = 8 * 1024
 MAX_PEM = 16 * 1024
-"""Longest PEM private key in bytes. A key of RSA with 16,384 bits has 12,700."""
+"""Longest PEM private key in bytes. A 16,384-bit RSA key has 12,700 bytes."""
 MAX_TOKEN = 16 * 1024
-"""Bytes of a token after which a secret in it ends."""
+"""Maximum number of bytes from the start of a token to the end of a secret in it."""
 MAX_HELD = LONG_TOKEN + MAX_PEM
-"""Most bytes that are held back after a piece, besides the piece: a token, and a PEM private key after it."""
+"""Maximum number of bytes held back in addition to the newest piece: a token, and a PEM private key after it."""
 
 
 class Rule(NamedTuple):
@@ -134,7 +134,7 @@ _TOKEN = _RUN + b".:"
 _SHORTEST = 20
 _HEAD = 512
 _CONTEXT = 128
-"""Number of previous bytes to keep, because a match can depend on them, such as the name of an AWS secret key."""
+"""Number of previous bytes to keep, because a match can depend on them, such as on the name of an AWS secret key."""
 
 
 def _map_of(members: bytes) -> bytes:
@@ -176,7 +176,7 @@ _PEM_REST = re.compile(
 )
 _PEM_SPACE = re.compile(_PEM_LINE + rb"|[ \t]")
 _PEM_UNDECIDED = 256
-"""Number of bytes after a key's body that can change where it ends: a numbered line, a header, or the last line."""
+"""Number of bytes after a key's body that can decide where the key ends: a numbered line, header, or the last line."""
 _PEM_SHORTEST = 40
 
 
@@ -234,7 +234,7 @@ class Masker:
         text = b"".join((self._before, self._held, data))
         start = low = len(self._before)
         end = len(text)
-        # The end of the text can be the beginning of a PEM key, which ends a token.
+        # Hold back a possible beginning of a PEM key at the end of the text, because such a key ends a token.
         margin = max(self._reach, _length_of_begin(text))
         if self._inside_long:
             low = _token_end(text, start)
@@ -322,7 +322,7 @@ def _token_end(text: bytes, start: int) -> int:
 
 
 def _pem_spans(text: bytes, low: int, cut: int, *, final: bool) -> tuple[list[_Span], int]:
-    """Return the PEM private keys, and the end of the bytes that need not be held back."""
+    """Return the spans of PEM private keys, and the end of the bytes that need not be held back."""
     spans: list[_Span] = []
     at = text.find(_BEGIN, low)
     while 0 <= at < cut:
@@ -379,7 +379,7 @@ def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
     words = text[start:limit].translate(_WORD_MAP)
     at = start + _escape_length(text, start)
     if text[max(start - 1, 0) : start].isalnum():
-        # The byte before is the end of another secret, so nothing begins here.
+        # The byte before is the end of another secret, so no secret begins before the next word.
         at = start + words.find(b" ") + 1 if b" " in words else limit
     while at < limit:
         span = _key_at(text, at, end)

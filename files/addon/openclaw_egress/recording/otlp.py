@@ -57,7 +57,7 @@ def make_resource(instance_id: str, service_name: str | None = None, host_name: 
 
 
 def encode_resource(resource: Resource) -> bytes:
-    """Return an encoded resource and its scope, with which a push begins (see `assemble`)."""
+    """Return a resource and its scope, encoded as `assemble` needs them."""
     probe = ReadableLogRecord(LogRecord(timestamp=0, observed_timestamp=0), resource, SCOPE)
     logs = encode_logs([probe]).resource_logs[0]
     scope_logs = logs.scope_logs[0]
@@ -142,7 +142,8 @@ def assemble(records: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return a push (``ExportLogsServiceRequest``) of encoded records, in order.
 
     Args:
-        records: pairs of `encode_resource` and `encode_record`. Adjacent records with the same resource share it.
+        records: pairs of an encoded resource (`encode_resource`) and an encoded record (`encode_record`). Adjacent
+            records with the same resource share it in the push.
     """
     groups: list[tuple[bytes, list[bytes]]] = []
     for resource, record in records:

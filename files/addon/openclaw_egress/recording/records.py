@@ -135,7 +135,7 @@ class ExchangeRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeniedRecord:
-    """A denial: client, destination, rule and reason. With ``enforced=False`` it was only reported."""
+    """A denial: client, destination, rule and reason. With ``enforced=False``, the request was only reported."""
 
     class_name: str
     host: str

@@ -1,8 +1,8 @@
 """Redaction: converts text from traffic to valid UTF-8 without secrets.
 
 All text is redacted here before it reaches the disk, a log or the destination. Pure functions; none raises on invalid
-input. Headers and query parameters are secret if their name says so. Keys are recognised by their format in any place.
-A key in a format of `masking` is replaced by its fingerprint.
+input. Headers and query parameters are secret if their names match. Keys are recognised by their format in any place.
+A key in a format of `masking` is replaced by a mark with its fingerprint.
 """
 
 from __future__ import annotations

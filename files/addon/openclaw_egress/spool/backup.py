@@ -1,11 +1,12 @@
 """Backups of a spool, and their restoration.
 
-A backup is one SQLite file: the spool as of one moment, without exchanges in progress, and the table ``backup_files``
-with files of the state directory. `meta` has the key ``backup``. Without ``keys`` it contains the public signing key
-only; with ``keys`` also the private signing key, and the CA if the state directory holds it.
+A backup is one SQLite file. It contains the spool as of one moment, without exchanges in progress, and the table
+``backup_files`` with files of the state directory. Without ``keys`` this is only the public signing key; with ``keys``
+also the private signing key and, if it is in the state directory, the CA. The key ``backup`` in the table ``meta``
+marks the file as a backup.
 
-A restored spool is a new instance. The previous instance may have written further lines after the backup, with the
-numbers that the restored spool would give to its own. Therefore the restored spool gets a new instance ID, continues
+A restored spool is a new instance. The previous instance may have written more lines after the backup, with the same
+numbers that new lines of the restored spool get. Therefore the restored spool gets a new instance ID, and it continues
 the chain with a line that records the restoration; see `restorations`. That line also names the newest line of the
 replaced spool, so that an audit can name the lines that the restoration lost.
 """
@@ -46,13 +47,13 @@ from openclaw_egress.spool.schema import SpoolError, connect, connect_read_only,
 from openclaw_egress.spool.storage import Storage, lock_exclusively
 
 BACKUP = "backup"
-"""Key in ``meta`` of a backup: when it was made."""
+"""Key in the table ``meta`` of a backup. Its value is the time at which the backup was made."""
 _UNFINISHED = ".unfinished"
 _MAGIC = b"SQLite format 3\0"
 _NO_BACKUP = "this is not a backup; name a file of `egress backup`"
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".lock")
 _MODES = {KEY_FILE: 0o400, PUBLIC_FILE: 0o444, f"ca/{certificates.ROOT_CERT_FILE}": 0o644}
-"""Modes of the restored files; 0600 for others."""
+"""Modes of the restored files; files that are not listed get 0600."""
 _KEYS = (
     KEY_FILE,
     f"ca/{certificates.ISSUING_FILE}",
@@ -74,9 +75,9 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A restored spool: what the backup contained, the new instance, new files, and the file of the replaced spool.
+    """The result of a restoration: the backup, the new instance, the written files, and the path of the replaced spool.
 
-    ``lost_lines`` is the number of lines of the replaced spool that the backup does not have; None if that spool could
+    ``lost_lines`` is the number of lines of the replaced spool that are not in the backup; None if that spool could
     not be read.
     """
 
@@ -91,14 +92,14 @@ class Restored:
 
 
 def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
-    """Write a consistent copy of the spool to a new file, also while the proxy writes.
+    """Write a consistent copy of the spool to a new file. The proxy may be writing at the same time.
 
     Raises:
         SpoolError: the spool or a key cannot be read, or the file exists or cannot be written.
     """
-    if str(target) == "-":  # For `restore`, this name is standard input.
+    if str(target) == "-":  # In `restore`, this name means standard input.
         raise SpoolError("-: a backup cannot be written to standard output: name a new file")
-    if target.is_dir():  # Also the empty name, which is that of the working directory.
+    if target.is_dir():  # This includes the empty name, because it means the working directory.
         raise SpoolError(f"{target}: this is a directory: name a new file")
     if os.path.lexists(target):
         raise SpoolError(f"{target} exists already: name another file")
@@ -107,7 +108,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
     files = dict(_files_of(settings, keys=keys))
     with _unfinished(target) as (copy, descriptor):
         with contextlib.closing(connect_read_only(settings.spool_path)) as spool, spool_errors(target):
-            # SQLite refuses VACUUM INTO with query_only. The file stays open read-only.
+            # SQLite refuses VACUUM INTO with query_only. The spool itself is still open read-only (mode=ro).
             spool.execute("PRAGMA query_only = OFF")
             spool.execute("VACUUM INTO ?", (str(copy),))
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db, spool_errors(target):
@@ -124,7 +125,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
 def _files_of(settings: Settings, *, keys: bool) -> Iterator[tuple[str, bytes]]:
     for name in (PUBLIC_FILE, *(_KEYS if keys else ())):
         if name.startswith(("ca/", "root/")) and settings.ca_dir is not None:
-            continue  # This CA is in the operator's own directory.
+            continue  # Do not include a CA in a directory of the operator's own (EGRESS_CA_DIR).
         file = settings.state_dir / name
         try:
             yield name, file.read_bytes()
@@ -135,7 +136,7 @@ def _files_of(settings: Settings, *, keys: bool) -> Iterator[tuple[str, bytes]]:
 
 
 def _complete(db: sqlite3.Connection, files: dict[str, bytes]) -> Made:
-    """Turn a copy of the spool into a backup: without exchanges in progress, with the files. Return what it is."""
+    """Turn a copy of the spool into a backup: delete exchanges in progress, add the files. Return its description."""
     db.execute("PRAGMA journal_mode = MEMORY")
     db.execute("PRAGMA secure_delete = ON")
     db.execute("BEGIN")
@@ -160,9 +161,9 @@ def _describe(db: sqlite3.Connection, open_exchanges: int = 0) -> Made:
 
 @contextmanager
 def _unfinished(target: Path) -> Iterator[tuple[Path, int]]:
-    """Create an empty file (0600) beside the target, and delete it at the end. Delete those of killed commands.
+    """Create an empty file (0600) next to the target, and delete it at the end. Also delete files of killed commands.
 
-    The lock on its descriptor distinguishes it from a file that a killed command left.
+    A lock on the descriptor distinguishes a file in use from a file that a killed command left.
     """
     prefix = f".{target.name}."
     try:
@@ -197,9 +198,9 @@ def _delete_left(file: Path) -> None:
 
 
 def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Restored:
-    """Replace the spool of the state directory by a backup, after all checks. The previous spool is kept aside.
+    """Replace the spool of the state directory with a backup after all checks. Keep the previous spool in another file.
 
-    A process killed at any moment leaves the previous spool or the restored one in place.
+    If the process is killed at any moment, either the previous spool or the restored one is in place.
 
     Raises:
         SpoolError: a proxy uses the state directory, the spool has records and ``replace`` is not set, a key differs,
@@ -237,7 +238,7 @@ def _remedy(error: OSError, path: Path) -> str:
 
 
 def _previous(path: Path, *, replace: bool) -> bool:
-    """Return whether a spool exists; refuse to replace records, or a spool for which commands wait."""
+    """Return whether a spool exists. Refuse one with waiting commands and, unless ``replace`` is set, with records."""
     if not os.path.lexists(path):
         return False
     if not stat.S_ISREG(path.lstat().st_mode):
@@ -255,7 +256,7 @@ def _previous(path: Path, *, replace: bool) -> bool:
 
 
 def _has_lines(path: Path) -> bool:
-    """Return whether a spool has lines. A file that cannot be read counts as one that has."""
+    """Return whether a spool has lines. Assume that it has if the file cannot be read and is not empty."""
     try:
         with SpoolReader(path) as reader:
             return reader.head()[0] > 0
@@ -265,7 +266,7 @@ def _has_lines(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Replaced:
-    """The replaced spool: the number of its lines that the backup does not have, and its newest line."""
+    """The replaced spool: the number of its lines that are not in the backup, its newest line, and its instance."""
 
     lost_lines: int | None
     seq: int = 0
@@ -291,17 +292,18 @@ def _replaced(path: Path, copy: Path) -> _Replaced:
     try:
         with SpoolReader(path) as old, SpoolReader(copy) as new:
             seq, digest = old.head()
-            # If two chains have one line in common, they have all lines before it in common.
+            # If two chains have a line in common, they also have all lines before it in common. So a binary search
+            # finds the last common line.
             common = bisect_left(
                 range(1, min(seq, new.head()[0]) + 1), True, key=lambda line: old.digest(line) != new.digest(line)
             )
             return _Replaced(seq - common, seq, digest, str(old.instance_id))
-    except (SpoolError, ValueError, TypeError):  # The damage can be the reason for the restoration.
+    except (SpoolError, ValueError, TypeError):  # Do not fail, because the damage can be the reason to restore.
         return _NOT_READABLE if path.stat().st_size else _NOT_REPLACED
 
 
 def _copy(file: Path, copy: Path) -> None:
-    """Copy the backup beside the spool, so that the checked bytes are the restored ones."""
+    """Copy the backup next to the spool, so that exactly the checked bytes are restored."""
     with _opened(file) as reading:
         _delete(copy)
         descriptor = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -335,7 +337,7 @@ def _check(file: Path, copy: Path) -> None:
     try:
         with SpoolReader(copy) as reader, spool_errors(copy):
             read = reader.connections.get()
-            # `egress backup` writes no triggers or views, whose SQL would run inside this process.
+            # Refuse triggers and views: `egress backup` writes none, and their SQL would run inside this process.
             foreign = read.execute("SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone()
             tables = read.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('meta', 'backup_files')")
             is_backup = tables.fetchone()[0] == 2 and not foreign
@@ -344,7 +346,7 @@ def _check(file: Path, copy: Path) -> None:
             pages = [str(row[0]) for row in read.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
             problems = pages or reader.audit().problems
     except SpoolError as error:
-        # The message of the copy names a file that is deleted at the end.
+        # The message names the copy, which is deleted at the end. Name the backup instead.
         raise SpoolError(f"{file}: {str(error).removeprefix(f'spool {copy}: ')}") from None
     if problems:
         raise SpoolError(f"{file}: the backup is damaged: {'; '.join(problems[:3])}; use another backup")
@@ -355,7 +357,7 @@ def _as_new_instance(
 ) -> tuple[Made, str, dict[str, bytes]]:
     """Migrate the copy, give it a new instance ID, and record the restoration in the chain.
 
-    Return what it contained, the new ID, and the files.
+    Return the description of the backup, the new ID, and the contents of the files in the backup.
     """
     storage = Storage(copy)
     try:
@@ -409,7 +411,7 @@ def _record_of(made: Made, key: str, why: str, replaced: _Replaced) -> EventReco
 
 
 def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
-    """Write the keys of a backup that has them, and return their names. Never replace another key."""
+    """Write the absent keys if the backup contains keys. Return their names. Never replace a key that differs."""
     if KEY_FILE not in files:
         return ()
     files = {name: content for name, content in files.items() if name in (*_KEYS, PUBLIC_FILE)}
@@ -442,12 +444,12 @@ def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
 def _put_aside(path: Path) -> Path:
     """Give the spool a second name, and leave it in place until the restored one replaces it.
 
-    A WAL must not stay beside the restored file: SQLite would write its pages into it.
+    No WAL must remain next to the restored file, because SQLite would write the WAL's pages into that file.
     """
     aside = path.with_name(f"{path.name}.replaced-{datetime.now():%Y%m%dT%H%M%S.%f}")
     log, log_aside = Path(f"{path}-wal"), Path(f"{aside}-wal")
     if log.exists():
-        # Keep the WAL, because SQLite deletes the WAL of a damaged file.
+        # Keep the WAL under a second name, because SQLite deletes the WAL of a damaged file.
         os.link(log, log_aside, follow_symlinks=False)
     try:
         with contextlib.closing(connect(path)) as db:
@@ -467,7 +469,7 @@ def _put_aside(path: Path) -> Path:
 
 
 def _own(file: Path, model: Path) -> None:
-    """Give a file to the owner of the directory if root runs the command: the proxy's user must be able to use it."""
+    """If root runs the command, give the file to the owner of the directory, so that the proxy's user can use it."""
     if os.geteuid() == 0:
         owner = model.stat()
         os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)

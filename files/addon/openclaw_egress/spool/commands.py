@@ -35,9 +35,9 @@ log = logging.getLogger("openclaw_egress.spool")
 MAX_LINES = 1000
 """Maximum number of lines that one transaction changes, so that it does not block the proxy's event loop for long."""
 KEPT_SECONDS = 24 * 3600
-"""How long ``meta`` keeps the result of a command."""
+"""How long the table ``meta`` keeps the result of a command."""
 _BUSY_MS = 100
-"""How long to wait for readers when truncating SQLite's WAL. Keep it short, because writers wait too."""
+"""How long to wait for readers before truncating SQLite's WAL. Keep it short, because writers wait too."""
 _INVALID, _UNFINISHED = ".invalid", ".tmp"
 
 
@@ -63,7 +63,7 @@ _CHOICES = {
 _DELETED_LINES, _DELETED_BYTES = 250, 1024 * 1024
 """Maximum lines and bytes that one transaction deletes. They are small, because SQLite also overwrites deleted data."""
 _PAUSE_SECONDS = 0.01
-"""Pause between two transactions of a deletion, in which other threads get the spool's lock."""
+"""Pause between two transactions of a deletion, so that other threads get the spool's lock."""
 
 
 def _new_id() -> str:
@@ -146,11 +146,11 @@ class CommandQueue:
 
     Args:
         storage: the spool's file.
-        queue: the export queue, to which lines return.
+        queue: the export queue, which sends lines again.
         delete_records: deletes records and writes the tombstone.
         retention: deletes dead letters.
         after_commit: called after each transaction that changed lines.
-        stopping: set when the process stops. The rest of a command then runs after the next start.
+        stopping: set when the process stops. An unfinished command then continues after the next start.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class CommandQueue:
             file.rename(file.with_name(file.name + _INVALID))
 
     def _step(self, command: Command) -> bool:
-        """Run the next part of a command in one transaction. Return whether the command has no further part."""
+        """Run the next part of a command in one transaction. Return whether no part was left to run."""
         with self._storage.transaction() as (db, _):
             before = progress_of(db, command.id)
             seqs = [] if before.done else list(self._next_lines(db, command, before.next_seq))

@@ -52,7 +52,7 @@ class ExportQueue:
         """Return the oldest pending lines, ordered by time. Return at least one if any is pending.
 
         Args:
-            limit_bytes: maximum sum of encoded records, each with its resource.
+            limit_bytes: maximum total of `StoredRecord.size`.
             before_ns: exclude lines with this time or a later one.
             span_ns: maximum time between the first and the last line.
         """
@@ -76,7 +76,7 @@ class ExportQueue:
         return found
 
     def still_pending(self, records: Sequence[StoredRecord]) -> list[StoredRecord]:
-        """Return those of these lines that still wait: an operator or the limit may have deleted some meanwhile."""
+        """Return the lines that are still pending. An operator or the size limit may have deleted some meanwhile."""
         with spool_errors(self._path):
             rows = self._connections.get().execute(
                 f"SELECT seq FROM records {_PENDING} WHERE state = 0 "  # noqa: S608
@@ -87,7 +87,7 @@ class ExportQueue:
         return [record for record in records if record.seq in waiting]
 
     def oldest_pending(self) -> tuple[int, int] | None:
-        """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` without one."""
+        """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` if no line is pending."""
         with spool_errors(self._path):
             query = f"SELECT seq, time_ns FROM records {_PENDING} WHERE state = 0 ORDER BY seq LIMIT 1"  # noqa: S608
             row = self._connections.get().execute(query).fetchone()
@@ -109,7 +109,7 @@ class ExportQueue:
         try:
             self._mark_acknowledged(seqs, why)
         except SpoolError:
-            # On a full disk, free the reserve to mark lines as acknowledged, because only those can be deleted.
+            # On a full disk, release the reserve so that lines can be marked: only acknowledged lines can be deleted.
             if not release_reserve(self._storage.path):
                 raise
             self._mark_acknowledged(seqs, why)

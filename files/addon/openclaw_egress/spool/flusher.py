@@ -211,9 +211,9 @@ class Flusher:
     def _renew_reserve(self) -> None:
         """Renew the reserve. Limit SQLite's WAL and file, so that the reserve is always large enough for a checkpoint.
 
-        With a small reserve, checkpoint after each commit, and let the file grow only into the disk's free space. Then
-        a commit that needs more space fails before it enters the WAL. Otherwise the WAL could contain pages that do
-        not fit on the disk.
+        With a small reserve, checkpoint more often, and let the file grow only into the disk's free space. Then a
+        commit that needs more space fails before it enters the WAL. Without this limit, the WAL could contain pages
+        that do not fit on the disk.
         """
         size = make_reserve(self._path)
         enough = size >= RESERVE_BYTES

@@ -20,7 +20,7 @@ _MADE_HERE = {"id", "class_name", "request_body", "response_body", "response_fac
 
 
 class Journal:
-    """The rows of the tables ``exchanges`` and ``chunks``. The caller owns the connection's transactions."""
+    """The rows of the tables ``exchanges`` and ``chunks``. The caller begins and ends the transactions."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -62,7 +62,7 @@ class Journal:
         )
 
     def interrupted(self, only: str | None = None) -> Iterator[ExchangeRecord]:
-        """Yield each exchange in progress (or only one) as a record with the outcome ``interrupted``."""
+        """Yield each exchange in progress, or only the one with the ID ``only``, as a record (``interrupted``)."""
         for exchange_id, class_name, begin_ns, head in self._db.execute(
             "SELECT id, class, begin_ns, head FROM exchanges WHERE ?1 IS NULL OR id = ?1 ORDER BY begin_ns", (only,)
         ).fetchall():
@@ -110,7 +110,7 @@ class Journal:
 
 
 def _are_credentials(known: dict[str, Any], request: bytes, response: bytes) -> bool:
-    """Return whether the bodies are credentials. An older version of the proxy may have journalled such bodies."""
+    """Return whether the bodies are credentials. Older versions of the proxy may have journalled such bodies."""
     types = (_content_type(known["request_headers"]), _content_type(known["response_headers"]))
     try:
         path = urlsplit(known.get("url") or "").path

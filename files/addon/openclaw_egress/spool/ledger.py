@@ -21,7 +21,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""If the clock is set back by at most this, times still increase. After a larger step, they follow the clock."""
+"""If the clock is set back by at most this, the times of lines still increase. After a larger step they follow it."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -77,7 +77,7 @@ class Ledger:
         return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
 
     def append(self, lines: Iterable[Line]) -> list[int]:
-        """Append lines to the chain and insert them. Return their numbers."""
+        """Append lines to the chain and insert them into the table ``records``. Return their numbers."""
         state = self._storage.totals
         ledger: list[tuple[int, bytes, int]] = []
         rows: list[tuple[Any, ...]] = []
@@ -101,9 +101,9 @@ class Ledger:
     def _set_back(self, now_ns: int) -> None:
         """If the clock was set back, let the times of lines follow it, and write a line about the change.
 
-        Times never go back beyond the newest time that the destination has stored. Loki refuses lines more than 10
-        minutes ahead of its own clock. So if it stored that time, this host's clock was right then and is wrong now.
-        Loki also refuses lines more than an hour behind the newest line of a stream.
+        Times never go back beyond the newest acknowledged time. Loki refuses lines that are more than 10 minutes ahead
+        of its own clock. If it acknowledged that time, this host's clock was right then and is wrong now. Loki also
+        refuses lines that are more than an hour older than the newest line of their stream.
         """
         state = self._storage.totals
         back_to, before = max(now_ns, self.newest_acknowledged_ns), state.time_ns

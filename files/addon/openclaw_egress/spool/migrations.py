@@ -63,8 +63,8 @@ class Denied(NamedTuple):
 def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
     """Return the columns that an older version's record lacks, read from its line and its reason.
 
-    If a line cannot be parsed, treat its denial as enforced; `SpoolReader.audit` reports the line. In a damaged file,
-    values can have any type, and one damaged row must not stop the proxy.
+    If a line cannot be parsed, treat its denial as enforced; `SpoolReader.audit` reports the line. Accept values of any
+    type, because one damaged row must not stop the proxy.
     """
     line = _parsed(encoded)
     rule, reason = (value if isinstance(value, str) else "" for value in (rule, reason))
@@ -139,7 +139,7 @@ def _add_codes(connection: sqlite3.Connection) -> None:
 
 
 def _add_usage(connection: sqlite3.Connection) -> None:
-    """Migrate from 1 to 2: add the columns of key and cost, and the totals of the stored exchanges.
+    """Migrate from 1 to 2: add the columns for key and cost, and the totals of the stored exchanges.
 
     The cost of exchanges that an older version recorded stays unknown.
     """

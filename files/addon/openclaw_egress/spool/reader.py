@@ -51,7 +51,7 @@ __all__ = ["Audit", "Brief", "DeadLetter", "Filters", "Row", "SpoolReader"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Conditions of a search. Empty ones match everything. ``model`` and ``host`` may contain ``*`` and ``?``."""
+    """Conditions of a search. An empty condition matches every record. ``model`` and ``host`` can be glob patterns."""
 
     since_ns: int | None = None
     until_ns: int | None = None
@@ -94,7 +94,7 @@ class DeadLetter:
     part: int
     parts: int
     host: str
-    """The host of the record. This line may be only one part of the record."""
+    """The host of the whole record, also if this line is only a part of it."""
     size: int
     """Size of the encoded line, in bytes."""
     why: str
@@ -233,7 +233,10 @@ class SpoolReader:
         return self.connections.get()
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
-        """Yield records by number, or the newest first. For dead letters, also yield further lines of records."""
+        """Yield the matching records, in the order that ``filters`` sets.
+
+        If ``filters.state`` is ``dead_letter``, also yield the further parts of split records.
+        """
         for values in self._values(COLUMNS, filters or Filters()):
             values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
             yield Row(**{**values, "state": STATES[values["state"]]})
@@ -290,7 +293,7 @@ class SpoolReader:
             yield values
 
     def rule_counts(self, first: int, end: int) -> Iterator[tuple[str, str, bool, bool, int]]:
-        """Yield class, rule, whether the events are denials, whether these were enforced, and the number of events.
+        """Yield class, rule, whether the events are denials, whether the denials were enforced, and the event count.
 
         Count the exchanges, tunnels and denials in the lines from ``first`` (inclusive) to ``end`` (exclusive).
         """
@@ -358,7 +361,7 @@ class SpoolReader:
         return _text_or_empty(row[0]) if row else None
 
     def usage_details(self, seq: int) -> dict[str, int]:
-        """Return the counts that only a record's attributes contain, by their names in `semconv.USAGE_DETAILS`."""
+        """Return the counts named in `semconv.USAGE_DETAILS`, which only the record's attributes contain, by name."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         try:
@@ -389,8 +392,8 @@ class SpoolReader:
     def find_range(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
         """Return the same as `range_of`, without reading the whole ledger.
 
-        Times increase between the lines of `lines_after_clock_change`, so a binary search finds them. In a changed
-        ledger it can miss lines; an audit must use `range_of`.
+        Times increase between the lines of `lines_after_clock_change`, so a binary search finds the range. In a
+        tampered ledger it can miss lines, so an audit must use `range_of`.
         """
         newest = self.head()[0]
         found: list[range] = []
@@ -409,7 +412,7 @@ class SpoolReader:
             return int(self._read().execute(query, (seq,)).fetchone()[0])
 
     def ledger(self, first: int, last: int) -> Iterator[tuple[int, int, bytes, int | None]]:
-        """Yield number, time, SHA-256 and state of each line of a range of numbers, in order.
+        """Yield number, time, SHA-256 and state of each line from ``first`` to ``last``, in order.
 
         The state is an index of `rows.STATES`, or None for a line that is no longer stored.
         """
@@ -421,7 +424,7 @@ class SpoolReader:
             )
 
     def stored_between(self, first: int, last: int) -> Iterator[tuple[int, int, str]]:
-        """Yield number, time and text of the stored lines of a range of numbers; a damaged row has an empty text."""
+        """Yield number, time and text of each stored line from ``first`` to ``last``; empty text for damaged rows."""
         with spool_errors(self.path):
             for seq, time_ns, encoded in self._read().execute(
                 "SELECT seq, time_ns, otlp FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
@@ -429,7 +432,7 @@ class SpoolReader:
                 yield seq, time_ns, _text_or_empty(encoded)
 
     def checkpoint_before(self, seq: int) -> int | None:
-        """Return the number of the newest stored checkpoint before a line; None without one."""
+        """Return the number of the newest stored checkpoint before a line; None if there is none."""
         with spool_errors(self.path):
             query = "SELECT seq FROM records WHERE seq < ? AND event_name = ? ORDER BY seq DESC LIMIT 1"
             row = self._read().execute(query, (seq, EVENT_CHECKPOINT)).fetchone()
@@ -446,7 +449,7 @@ class SpoolReader:
         return [restore for restore in self._restorations() if restore.is_proven]
 
     def unproven_restores(self) -> list[Restore]:
-        """Return the restorations that the table ``meta`` names and the chain does not."""
+        """Return the restorations that are in the table ``meta``, but that the chain does not prove."""
         return [restore for restore in self._restorations() if not restore.is_proven]
 
     def _restorations(self) -> list[Restore]:
@@ -454,7 +457,7 @@ class SpoolReader:
             return restorations(self._read())
 
     def lines_by_state(self, runs: Iterable[tuple[int, int]]) -> dict[str, tuple[int, int]]:
-        """Return number and bytes of the stored lines in runs of numbers, by the name of their state."""
+        """Return the number and the bytes of the stored lines in ranges of line numbers, by the name of their state."""
         found = dict.fromkeys(STATES, (0, 0))
         query = "SELECT state, count(*), sum(size) FROM records WHERE seq BETWEEN ? AND ? GROUP BY state"
         with spool_errors(self.path):
@@ -494,7 +497,7 @@ class SpoolReader:
         return bytes(row[0]) if row else None
 
     def head(self) -> tuple[int, str]:
-        """Return ``seq`` and hash of the newest line; ``(0, GENESIS)`` before the first."""
+        """Return ``seq`` and hash of the newest line; ``(0, GENESIS)`` if there is no line."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
         return (int(row[0]), bytes(row[1]).hex()) if row else (0, GENESIS)
@@ -555,7 +558,10 @@ class SpoolReader:
             yield from usage_totals.read(self._read(), by, since_ns, until_ns, class_name, times=times).items()
 
     def counted_urls(self, part: str, lines: int = 20_000) -> Iterator[tuple[str, str, str]]:
-        """Yield class, host and URL of the exchanges in the newest lines that have tokens and a URL with ``part``."""
+        """Yield class, host and URL of exchanges with known tokens and with ``part`` in the URL.
+
+        Search only the newest ``lines`` lines.
+        """
         with spool_errors(self.path):
             yield from self._read().execute(
                 "SELECT class, host, url FROM records WHERE seq > (SELECT max(seq) FROM records) - ? "

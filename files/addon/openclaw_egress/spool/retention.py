@@ -27,7 +27,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 SLICE_BYTES = 4 * 1024 * 1024
-"""Maximum bytes that one transaction prunes, so that it does not block the proxy's event loop for long."""
+"""Maximum number of bytes that one transaction prunes, so that it does not block the proxy's event loop for long."""
 _MAX_RANGES = 1000
 _MAX_AHEAD = 1000
 """Maximum number of consecutive lines with a future time that `Retention.expire` skips to find an old line."""
@@ -41,7 +41,7 @@ class Retention:
         storage: the spool's file.
         ledger: writes the line about dropped lines.
         max_bytes: limit for the stored bytes of lines and journal together.
-        blocks: whether pending lines stay at the limit.
+        blocks: whether pending lines stay when the limit is reached.
     """
 
     def __init__(self, storage: Storage, ledger: Ledger, max_bytes: int, *, blocks: bool) -> None:
@@ -63,7 +63,7 @@ class Retention:
         return self._blocks and self.used_bytes >= self.max_bytes
 
     def enforce(self) -> None:
-        """Prune the spool if it exceeds its limit. Log a failure and do not raise: the caller's data is committed."""
+        """Prune the spool if it exceeds its limit. Log a failure, but do not raise: the caller's data is committed."""
         if self.used_bytes <= self.max_bytes:
             return
         try:
@@ -84,9 +84,10 @@ class Retention:
             pass
 
     def prune(self, lines: str, needed: int, *, whole: bool = True) -> bool:
-        """Delete the oldest selected rows to free ``needed`` bytes, at most `SLICE_BYTES`. The ledger keeps hashes.
+        """Delete the oldest rows that the SQL text ``lines`` selects. Return whether any was deleted.
 
-        With ``whole``, delete all lines of an exchange together.
+        Free ``needed`` bytes, but at most `SLICE_BYTES`. With ``whole``, delete all lines of an exchange together. The
+        ledger keeps the hashes.
         """
         with self._storage.transaction() as (db, _):
             query = f"SELECT seq, size, class, state, exchange_id FROM records {lines} ORDER BY seq"  # noqa: S608
@@ -112,7 +113,10 @@ class Retention:
             return bool(self._delete(_take((row[1:] for row in old), SLICE_BYTES)))
 
     def _drop(self, needed: int) -> bool:
-        """Delete the oldest pending lines of the class with the most pending bytes. Write a line that names them."""
+        """Delete the oldest pending lines of the class with the most pending bytes. Return whether there were any.
+
+        Write a line that names them.
+        """
         with self._storage.transaction() as (db, state):
             # Drop the proxy's own events (class "") last. Never drop the lines about dropped lines.
             waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
@@ -133,9 +137,9 @@ class Retention:
             return True
 
     def give_up(self, seqs: Sequence[int], why: str) -> list[int]:
-        """Delete dead letters, and write a line that names them. Return their numbers.
+        """Delete dead letters and write a line that names them. Return the numbers of the deleted lines.
 
-        Call it inside a transaction of the storage.
+        Call this inside a transaction of the storage.
         """
         rows = (
             self._storage.db.execute(
@@ -151,7 +155,7 @@ class Retention:
     def delete_by_operator(self, seqs: Sequence[int]) -> list[int]:
         """Delete lines in any state. Return their numbers. The caller must write the line that names them.
 
-        Call it inside a transaction of the storage.
+        Call this inside a transaction of the storage.
         """
         query = "SELECT seq, size, class, state, exchange_id FROM records WHERE seq = ?"
         rows = (self._storage.db.execute(query, (seq,)).fetchone() for seq in seqs)
@@ -193,7 +197,7 @@ def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: i
 def _take(
     rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
 ) -> list[tuple[int, int, str, int, str]]:
-    """Return rows until they have ``needed`` bytes. With ``whole``, add the remaining rows of the last exchange."""
+    """Return the first rows that have ``needed`` bytes together. With ``whole``, complete the last exchange."""
     taken: list[tuple[int, int, str, int, str]] = []
     total = ranges = 0
     for row in rows:

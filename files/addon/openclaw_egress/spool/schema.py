@@ -47,18 +47,18 @@ RESTORED = "restored_"
 PRUNED_SEQ = "pruned_seq"
 """Key in ``meta`` for the number of the newest acknowledged or local line that the spool deleted."""
 KEPT = "INDEXED BY records_kept"
-"""Hint in SQL queries. Without it, SQLite uses `records_by_state` and sorts all lines of a state, with their bodies."""
+"""Index hint for SQL queries. Without it, SQLite uses `records_by_state` and sorts all lines of a state with bodies."""
 ROW_BYTES = 512
 """Approximate size of a row without ``otlp``, in bytes: columns and indexes."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""Size of the reserve file, whose space is used to clean up a full disk; at most a quarter of the free space."""
+"""Size of the reserve file; at most a quarter of the free space. Deleting it frees space to clean up a full disk."""
 
 PAGE_BYTES = 4096
 """SQLite's page size."""
 MAX_PAGES = 0xFFFFFFFE
 """SQLite's own limit for the number of pages in a file."""
-WAL_SAFETY_PAGES = 16_384  # 64 MB: at this size a commit checkpoints the WAL, if the flush thread did not.
+WAL_SAFETY_PAGES = 16_384  # 64 MB. If the flush thread does not checkpoint the WAL, a commit does so at this size.
 BUSY_MS = 10_000
 
 _SCHEMA = """
@@ -129,7 +129,7 @@ def who_may(path: Path) -> str:
 
 
 def create_file(path: Path) -> None:
-    """Create the directory (0700) and the file (0600) if they are absent. The file contains bodies.
+    """Create the directory (0700) and the file (0600) if they are absent. Only the proxy's user may read the bodies.
 
     Raises:
         SpoolError: they cannot be created or written.
@@ -247,7 +247,7 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool =
     Args:
         connection: a connection to the file.
         path: the file, for the message.
-        complete: whether an absent table is an error. Otherwise the caller creates it.
+        complete: whether an absent table is an error. If not, the caller must create absent tables.
 
     Raises:
         SpoolError: the file cannot be used; the message says why and names a remedy.

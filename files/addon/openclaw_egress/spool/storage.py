@@ -196,7 +196,7 @@ class Storage:
 
 
 def lock_exclusively(path: Path) -> int:
-    """Lock ``<path>.lock`` until this process ends. Return its descriptor.
+    """Lock the file ``<path>.lock`` and return its descriptor. Closing the descriptor releases the lock.
 
     Raises:
         SpoolError: another process holds the lock, or the lock file cannot be created.

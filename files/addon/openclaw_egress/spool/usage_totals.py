@@ -1,9 +1,9 @@
 """Hourly totals of the exchanges: requests, tokens, cost and times by class, provider, host, model, key and status.
 
-The stored totals contain the exchanges up to a line, whose number is stored in the same transaction. `fold` adds
-further exchanges and advances that number; it runs in the flush thread, and before lines are deleted. `read` adds later
-exchanges from their records, so totals and records never differ. Totals remain after their records are pruned.
-`rebuild` recomputes totals from the stored records.
+The stored totals contain the exchanges up to a certain line. The number of that line is stored in the same transaction.
+`fold` adds further exchanges and advances the number; it runs in the flush thread, and before lines are deleted.
+`read` adds the exchanges after that line from their records, so totals and records never differ. Totals remain after
+their records are pruned. `rebuild` recomputes totals from the stored records.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from openclaw_egress.recording.semconv import EVENT_EXCHANGE
 
 HOUR_NS = 3600 * 10**9
 KEPT_HOURS = 400 * 24
-"""Totals are kept for this number of hours with exchanges. The oldest are deleted first."""
+"""Number of hours whose totals are kept. Only hours with exchanges count. The oldest are deleted first."""
 MAX_GROUPS = 256
-"""Maximum number of rows per class and hour, because agents choose models, keys and hosts. Others count as `OTHER`."""
+"""Maximum number of rows per class and hour: agents choose models, keys and hosts. More are summed up as `OTHER`."""
 OTHER = "(other)"
 NANO = 10**9
 """Costs are stored in billionths of a dollar, so that sums are exact."""
@@ -32,13 +32,13 @@ FOLDED = "usage_folded_seq"
 BATCH = 2000
 """Maximum number of exchanges that one transaction adds to the totals."""
 MOST = 2**63 - 1
-"""Largest integer of SQLite. A response can state counts of this size, so store a larger sum as this value."""
+"""SQLite's largest integer. Larger sums are stored as this value, because a response can report counts of this size."""
 _STEP = math.log(1.05)
 
 GROUP = ("class", "provider", "host", "model", "key", "status")
 """Columns that, with the hour, identify a row. An unknown text is stored as empty, an unknown status as 0."""
 DAY = "day"
-"""Name to use for grouping by local day; see `local_day`."""
+"""Name that groups by local day, for the argument ``by`` of `read`."""
 COUNTS = (
     "requests",
     "errors",
@@ -73,7 +73,7 @@ _PRIMARY_KEY = ("hour", *GROUP)
 _SAME = " AND ".join(f"{name} = ?" for name in _PRIMARY_KEY)
 _TIMES = ("duration", "first_chunk")
 _WHOLE, _HALVES = ("",), (" >> 32", " & 4294967295")
-"""SQL operations on a count before summing it. SQLite's sum fails above `MOST`, so sum high and low bits separately."""
+"""SQL operations on each count before ``sum``, which fails above `MOST`. `_HALVES` splits it into high and low bits."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class Times:
 
     @classmethod
     def read_all(cls, text: str) -> Times:
-        """Return the sum of the histograms in a JSON array of stored forms."""
+        """Parse a JSON array of stored histograms and return their sum."""
         total: defaultdict[str, int] = defaultdict(int)
         for buckets in json.loads(text):
             for bucket, count in buckets.items():
@@ -101,7 +101,7 @@ class Times:
         return json.dumps(dict(sorted(self.buckets.items())), separators=(",", ":"))
 
     def add(self, seconds: float | None) -> None:
-        """Add a time. None adds nothing."""
+        """Add a time in seconds. Ignore None."""
         if seconds is not None:
             # The lowest bucket contains all times up to one millisecond.
             self.buckets[max(0, math.ceil(math.log(max(seconds, 1e-3) / 1e-3) / _STEP))] += 1
@@ -118,7 +118,7 @@ class Times:
 
 @dataclass(slots=True)
 class Usage:
-    """Totals of one group."""
+    """Totals of one group of exchanges."""
 
     counts: Counter[str] = field(default_factory=Counter)
     """Sums by the names in `COUNTS`."""
@@ -174,7 +174,8 @@ def _add(db: sqlite3.Connection, key: Key, usage: Usage) -> None:
     if stored is None:
         groups = db.execute("SELECT count(*) FROM usage_hours WHERE hour = ? AND class = ?", key[:2]).fetchone()[0]
         if groups == 0:
-            # Count hours instead of comparing times: a clock that was wrong once must not delete the totals of a year.
+            # Count the stored hours and do not compare times, so that a clock that was wrong once cannot delete the
+            # totals of a year.
             oldest = "SELECT hour FROM usage_hours GROUP BY hour ORDER BY hour DESC LIMIT 1 OFFSET ?"
             db.execute(f"DELETE FROM usage_hours WHERE hour <= ({oldest})", (KEPT_HOURS - 1,))  # noqa: S608 - constants
         if groups >= MAX_GROUPS:
@@ -249,14 +250,14 @@ def read(
         since_ns: Unix nanoseconds, rounded down to the start of the hour.
         until_ns: Unix nanoseconds.
         class_name: read only this class.
-        times: whether to read the times, which take most of the CPU time.
+        times: whether to read the histograms of times, which takes most of the CPU time.
     """
     if unknown := set(by) - {*_PRIMARY_KEY, DAY}:
         raise ValueError(f"not a column: {', '.join(unknown)}")
     first = (since_ns or 0) // HOUR_NS
     last = 2**62 if until_ns is None else -(-until_ns // HOUR_NS)
     db.create_function("local_day", 1, local_day, deterministic=True)
-    db.execute("BEGIN")  # Read everything in one transaction, because `fold` may change totals meanwhile.
+    db.execute("BEGIN")  # Use one transaction for all queries, because `fold` may change totals between them.
     try:
         try:
             found = _folded_totals(db, by, first, last, class_name, _WHOLE, times=times)
@@ -292,7 +293,7 @@ def _folded_totals(
 ) -> dict[tuple[str | int, ...], Usage]:
     """Return the totals of the stored hours. ``bits`` is `_WHOLE`, or `_HALVES` to sum high and low bits separately."""
     # Group in the order of the primary key first, so that SQLite sorts these groups instead of all rows. Do not group
-    # by the whole key: then each row would be a group of its own.
+    # by the whole key, because then each row would be its own group.
     depth = max((_PRIMARY_KEY.index("hour" if name == DAY else name) for name in by), default=0) + 1
     inner = ", ".join(_PRIMARY_KEY[:depth])
     shown = ["local_day(hour)" if name == DAY else name for name in by]
@@ -320,7 +321,7 @@ def _folded_totals(
 
 
 def _of_record(row: Sequence[object]) -> tuple[Key, Usage]:
-    """Return the key and the totals of one exchange, from a row of `_EXCHANGES` without the number."""
+    """Return the key and the totals of one exchange, from a row of `_EXCHANGES` without ``seq``."""
     time_ns, *group, error, tokens_in, tokens_out, cache_read, cache_write, reasoning, cost, counted, lasted, chunk = (
         row
     )
@@ -337,7 +338,7 @@ def _integers(values: Iterable[tuple[str, object]]) -> Mapping[str, int]:
 
 
 def _as_other(key: Key) -> Key:
-    """Return the key of the row for all groups above `MAX_GROUPS`. It has only the hour and class of ``key``."""
+    """Return the key of the row that collects all groups beyond `MAX_GROUPS` for the hour and class of ``key``."""
     return key[0], key[1], OTHER, OTHER, OTHER, OTHER, 0
 
 

@@ -189,8 +189,8 @@ class Spool:
 
         Args:
             exchange_id: its ID.
-            recorded: whether bytes of it were sent. If so, it becomes a record (``interrupted``) when the disk can be
-                written; otherwise it is deleted.
+            recorded: whether bytes of it were sent. If so, the exchange is recorded as ``interrupted`` when the disk
+                can be written again; if not, it is deleted.
             secret: whether its bodies are credentials, which must not be recorded.
         """
         with self._storage.lock:
@@ -249,7 +249,7 @@ class Spool:
         self._storage.failure_level = level
 
     def works(self) -> bool:
-        """Return whether records can be written. After a failure, the flush thread checks this, not the event loop."""
+        """Return whether records can be written. After a failure, only the flush thread tests the disk again."""
         return self._storage.problem is None
 
     def relieve(self) -> bool:
@@ -367,11 +367,11 @@ class Spool:
         return self._queue.pending(limit_bytes, before_ns=before_ns, span_ns=span_ns)
 
     def still_pending(self, records: Sequence[StoredRecord]) -> list[StoredRecord]:
-        """Return those of these lines that still wait; see `ExportQueue.still_pending`."""
+        """Return the lines that are still pending; see `ExportQueue.still_pending`."""
         return self._queue.still_pending(records)
 
     def oldest_pending(self) -> tuple[int, int] | None:
-        """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` without one."""
+        """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` if no line is pending."""
         return self._queue.oldest_pending()
 
     def pending_since(self, time_ns: int) -> int:
