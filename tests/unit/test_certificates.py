@@ -1,4 +1,4 @@
-"""Tests of the two CAs, with OpenSSL as the reference: creation, renewal, permitted names, and damaged directories."""
+"""Tests of the two CAs: creation, renewal, permitted names as OpenSSL verifies them, and damaged directories."""
 
 import datetime
 import ssl
@@ -18,7 +18,7 @@ NOW = datetime.datetime.now(datetime.UTC)
 
 
 class Place:
-    """The two directories of a deployment: one with the CA files, one with the root key."""
+    """The two directories of a deployment: ``ca`` contains the CA files, ``keys`` the key of the root CA."""
 
     def __init__(self, directory: Path) -> None:
         self.ca, self.keys = directory / "ca", directory / "keys"
@@ -38,7 +38,7 @@ def place(tmp_path) -> Place:
 
 
 def handshake(place: Place, directory: Path, name: str) -> None:
-    """Perform a TLS handshake in memory. The client trusts only the root; the server has a certificate for `name`.
+    """Perform a TLS handshake in memory. The client trusts only the root CA; the server has a certificate for `name`.
 
     Raises:
         ssl.SSLCertVerificationError: OpenSSL rejects the certificate that the issuing CA signed.
@@ -62,7 +62,7 @@ def handshake(place: Place, directory: Path, name: str) -> None:
 
 
 def leaf(place: Place, name: str) -> bytes:
-    """Return key, certificate and chain for a name, as mitmproxy creates them."""
+    """Return a key, a certificate for a name, and its chain, as mitmproxy creates them."""
     pem = place.issuing.read_bytes()
     signer = serialization.load_pem_private_key(pem, password=None)
     issuer = x509.load_pem_x509_certificate(pem)
@@ -218,7 +218,7 @@ def test_issuing_ca_of_another_root_is_replaced(place, tmp_path):
 
 
 def test_root_with_the_issuers_name_but_another_key(place):
-    """Expect an error if the root has the name of the issuer but another key."""
+    """Expect an error if the root CA has the name of the issuer, but another key."""
     key = ec.generate_private_key(ec.SECP256R1())
     own_root(place, key, days=3650)
     place.create()
@@ -315,7 +315,7 @@ def refused(place: Place, *, force: bool = False) -> str:
 
 
 def own_root(place: Place, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, days: int) -> None:
-    """Create a root CA as an operator's own tools would create it."""
+    """Create a root CA, as an operator would create it with other tools."""
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")])
     certificate = (
         x509.CertificateBuilder()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import proxy_process
 
-# Ports below the range of free_ports, so that no other test locks them.
+# These ports are below the range of free_ports, so that no other test locks them.
 PORT, OTHER, THIRD = 9_007, 9_009, 9_011
 HOLDER = f"""
 import random, sys
@@ -23,7 +23,7 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path, monkeypatch):
-    """Use a lock file of this test, because another test run on this machine may have locked the same ports."""
+    """Use a separate lock file, because another test run on this machine may have locked the same ports."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(proxy_process, "_port_locks", functools.cache(proxy_process._port_locks.__wrapped__))

@@ -1,4 +1,4 @@
-"""Test that recording a finished exchange never calls a function of an upper layer from a lower layer.
+"""Test that no function of a lower layer calls a function of an upper layer when an exchange is recorded.
 
 import-linter cannot detect such calls, because a callback can call an upper layer without an import.
 """
@@ -41,7 +41,7 @@ EVENTS = (
 
 
 def layers() -> dict[str, int]:
-    """Return the rank of each module or folder of the package in import-linter's contract; the top layer has rank 0."""
+    """Return the layer of each module or folder of the package in import-linter's contract. The top layer is 0."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     names = next(contract for contract in contracts if contract["type"] == "layers")["layers"]
     return {
@@ -52,13 +52,13 @@ def layers() -> dict[str, int]:
 
 
 def upward(calls: Calls) -> list[tuple[str, str]]:
-    """Return the calls from a lower layer to a function of an upper layer."""
+    """Return (caller, callee) for each call from a lower layer to an upper layer."""
     rank = layers()
     return [(caller[1], callee[1]) for caller, callee in calls if rank[callee[0]] < rank[caller[0]]]
 
 
 def place(frame: FrameType) -> Place | None:
-    """Return the top-level module and the function of a frame, or None if it is outside the package."""
+    """Return the top-level module and the function of a frame, or None if its code is outside the package."""
     file = frame.f_code.co_filename
     if not file.startswith(PACKAGE + "/"):
         return None
@@ -68,7 +68,7 @@ def place(frame: FrameType) -> Place | None:
 
 @contextmanager
 def traced(calls: Calls) -> Iterator[None]:
-    """Collect each call between functions of the package. Skip library frames between caller and callee."""
+    """Add each call between functions of the package to ``calls``. Skip library frames between caller and callee."""
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or (callee := place(frame)) is None:

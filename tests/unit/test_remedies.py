@@ -1,4 +1,4 @@
-"""Tests that messages name only existing commands, options and variables, and never advise to weaken a protection."""
+"""Tests that messages name only existing commands, options and variables, and never advise weakening a protection."""
 
 import re
 import shlex
@@ -45,7 +45,7 @@ TEXTS = texts()
 
 
 def commands() -> list[tuple[str, str]]:
-    """Return each `egress` command in the texts, with the file that contains it."""
+    """Return (file, command line) for each `egress` command that the project's files mention."""
     found = []
     for name, text in TEXTS:
         joined = re.sub(r'"\s*\n\s*f?"|\n\s*(?:#\s*)?', " ", text)
@@ -62,18 +62,18 @@ def commands() -> list[tuple[str, str]]:
 
 
 def unknown_in(words: str) -> str | None:
-    """Return the first word of an `egress` command line that the command does not know, or None."""
+    """Return the first subcommand or option in an `egress` command line that does not exist, or None."""
     command: Any = typer.main.get_command(app)
     try:
         line = shlex.split(words.replace("…", " "))
     except ValueError:
         line = words.split()
     for word in line:
-        if word.startswith("-") and word != "-":  # A hyphen alone is standard input.
+        if word.startswith("-") and word != "-":  # A single hyphen means standard input.
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
             if word.split("=")[0] not in known | {"--help", "-h"}:
                 return word
-        elif hasattr(command, "get_command"):  # a command group, of click or of typer's own copy of click
+        elif hasattr(command, "get_command"):  # a command group of click, or of typer's copy of click
             alternatives = [command.get_command(None, name) for name in word.split("|")]
             if None in alternatives:
                 return word
@@ -138,32 +138,32 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 
 KNOWN_ELSEWHERE = {
-    "openclaw_egress_class",  # A Loki label.
-    "openclaw_egress_exchange_id",  # Another Loki label.
-    "openclaw_egress_spool_refusing",  # Metrics.
+    "openclaw_egress_class",  # This name and the next one are Loki labels.
+    "openclaw_egress_exchange_id",
+    "openclaw_egress_spool_refusing",  # This name and the next two are metrics.
     "openclaw_egress_denied_total",
     "openclaw_egress_policy_last_reload_successful",
-    "openclaw_egress_install",  # Names of variables and functions in the operator's patched build script.
+    "openclaw_egress_install",  # This name and the next five are in patched build scripts.
     "openclaw_egress_name",
     "openclaw_egress_new",
     "openclaw_egress_root",
     "openclaw_egress_write",
     "openclaw_egress_status",
-    "openclaw_egress_keep_spool",  # Variables of the playbook rollback.yml.
-    "openclaw_proxy_install",  # Tags.
+    "openclaw_egress_keep_spool",  # a variable of the playbook rollback.yml
+    "openclaw_proxy_install",  # This name and the next one are Ansible tags.
     "openclaw_gateway_install",
 }
 
 
 class Lenient(yaml.SafeLoader):
-    """A YAML loader that reads values with Ansible's tags as text."""
+    """A YAML loader that reads a value with an Ansible tag, such as `!unsafe`, as text."""
 
 
 Lenient.add_multi_constructor("!", lambda loader, _, node: loader.construct_scalar(node))
 
 
 def messages(value, inside: bool = False) -> list[str]:
-    """Return the texts in a YAML value that operators read, without Jinja expressions."""
+    """Return the messages for operators in a YAML value. Remove Jinja expressions from them."""
     if isinstance(value, dict):
         spoken = ("msg", "fail_msg", "success_msg", "otherwise", "description")
         return [
@@ -176,7 +176,7 @@ def messages(value, inside: bool = False) -> list[str]:
     return [re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", value, flags=re.DOTALL)] if inside and isinstance(value, str) else []
 
 
-# Advice that removes or weakens a protection.
+# Matches advice that would remove or weaken a protection.
 WEAKER = re.compile(
     r"unset EGRESS_POLICY_FILE|EGRESS_OPEN_TO_NETWORK=|chmod (?:-R )?[0-7]*777|ssl_insecure=true|--ssl-insecure"
     r"|NODE_TLS_REJECT_UNAUTHORIZED|verify=False|StrictHostKeyChecking=no|--privileged\b.*(?:use|run|add)"

@@ -1,4 +1,4 @@
-"""Tests of the instance's signing key: its file, the file mode, and damaged files."""
+"""Tests of the signing key of a proxy instance: its file, the mode of the file, and damaged files."""
 
 import stat
 

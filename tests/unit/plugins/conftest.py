@@ -1,8 +1,8 @@
-"""The import path for the tests of the collection's plugins."""
+"""Extends the import path, so that tests can import the collection's plugins."""
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-# Make the collection importable by its name, because the plugins import each other by that name.
+# The plugins import each other by the name of the collection, so make it importable by this name.
 sys.path.insert(0, str(ROOT / "collections"))

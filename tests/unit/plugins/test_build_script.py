@@ -1,4 +1,4 @@
-"""Tests of the edit of a build script's text: insertion, removal, refusals and their messages."""
+"""Tests of the patch of a build script's text: insertion, removal, and the messages of refusals."""
 
 import re
 import subprocess

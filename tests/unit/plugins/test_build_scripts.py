@@ -21,7 +21,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.build_script impor
 ROOT = Path(__file__).parents[3]
 CORPUS = Path(__file__).parent / "build_scripts"
 NAMES = sorted(path.stem for path in CORPUS.iterdir())
-# For each refused script: the message, and the edit of the script that the message requests.
+# For each refused script: a pattern of the message, and the edit that the message advises as (old text, new text).
 REFUSED = {
     "absolute_path": ("bin/docker is called by its path; write `docker`", ('"$HOME/bin/docker" build', "docker build")),
     "crlf": ("lines end in CRLF.*Convert them to LF", ("\r\n", "\n")),
@@ -34,7 +34,7 @@ REFUSED = {
 }  # fmt: skip
 ANSWERS = "yes\nfirst\nmore of standard input\n"
 DOCKERFILE = "FROM node:24 AS build\nWORKDIR /src\nCOPY . .\nFROM node:24 AS runtime\nWORKDIR /app\nUSER node\n"
-# Prefer the system's Python, because another user may lack permission to run the Python of the virtual environment.
+# Prefer the system's Python: another user may have no permission to run the Python of the virtual environment.
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 FAKE = f"#!{PYTHON} -IS\n" + (ROOT / "tests/support/build_docker.py").read_text()
 SUDO = """#!/bin/sh
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Host:
-    """A home directory with a clone of OpenClaw and a Docker fake. Both runs of a script use the same path."""
+    """A home directory with a clone of OpenClaw and a Docker fake. It has the same path in both runs of a script."""
 
     def __init__(self, root: Path, template: Path | None = None) -> None:
         self.root = root
@@ -106,7 +106,7 @@ class Host:
                 self.git(*command)
         else:
             shutil.copytree(template, self.clone / ".git")
-            self.git("status")  # refresh the index
+            self.git("status")  # refreshes Git's index
 
     def git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self.clone), *arguments]
@@ -149,7 +149,7 @@ class Host:
 
 
 def is_gateway(image: dict) -> bool:
-    """Return whether the patch must add the bootstrap to this image."""
+    """Return whether this is an image of the gateway, to which the patch must add the bootstrap."""
     names = f"{image['tags']} {image['dockerfile']}"
     return image["dockerfile"] is not None and not any(
         part in names for part in ("'base'", "sandbox", "squid", "debian")
@@ -161,7 +161,7 @@ def temporary(host: Host) -> list[str]:
 
 
 def judge(base: Path, script: str, **environment: str) -> list[str]:
-    """Run the script unpatched and patched. Return the unwanted differences between the two runs."""
+    """Run the script unpatched and patched. Return the differences between the runs that the patch must not cause."""
     runs = []
     patched = BuildScriptPatch(script, str(base / "host/bootstrap/proxy-bootstrap.cjs"), image="openclaw:local")
     for text in (script, patched.present()[0]):

@@ -220,7 +220,7 @@ def test_the_scripts_own_traps_run_once(host):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the script as another user")
 def test_owner_of_the_clone_runs_the_script(request):
-    directory = Path(tempfile.mkdtemp())  # other users may have no access to pytest's temporary directories
+    directory = Path(tempfile.mkdtemp())  # Other users may have no access to tmp_path.
     request.addfinalizer(lambda: shutil.rmtree(directory))
     directory.chmod(0o755)
     host = Host(directory / "host")
@@ -250,13 +250,16 @@ TRAP = BRANCHES.replace("git checkout -q main\ngit", "trap 'git checkout -q main
 
 
 def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -> int:
-    """Start the script, send it the signal ``delay`` seconds after the build began, and wait for all its processes."""
+    """Start the script, and send it a signal ``delay`` seconds after the build began. Wait until all processes end.
+
+    If ``group`` is true, send the signal to all processes of the script. Return the exit status of the script.
+    """
     mark = host.root / "building"
     mark.unlink(missing_ok=True)
     path = host.root / "build-openclaw.sh"
     path.write_text(script)
     process = subprocess.Popen(
-        # Restore the default signals: if nohup runs the tests, they and their child processes ignore SIGHUP.
+        # Restore the default signal handling: if `nohup` runs the tests, all their child processes ignore SIGHUP.
         ["env", "--default-signal", "bash", str(path)],
         env={**host.environment, "DOCKER_SLOW": "0.3"},
         stdout=subprocess.DEVNULL,
@@ -268,7 +271,7 @@ def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -
     time.sleep(delay)
     (os.killpg if group else os.kill)(process.pid, number)
     status = process.wait()
-    for _attempt in range(500):  # the docker process survives a killed script
+    for _attempt in range(500):  # The docker process survives a killed script.
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
@@ -285,7 +288,8 @@ def clone_after(run: Outcome) -> list[str]:
 def test_build_after_an_interrupted_build_succeeds_and_leaves_the_clone_unchanged(host, moment):
     rng = random.Random(moment)
     number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][moment % 3]
-    # Use no trap with SIGKILL: it would not run, and the next run would find the temporary branch even if unpatched.
+    # Do not test the script with the trap and SIGKILL, which skips the trap: even without a patch, the clone would then
+    # stay on the temporary branch.
     text = TRAP if moment % 2 and number != signal.SIGKILL else BRANCHES
     script = patched(host, text)
     interrupt(host, script, number, group=moment % 4 != 3, delay=rng.uniform(0, 0.5))

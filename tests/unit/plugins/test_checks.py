@@ -1,4 +1,4 @@
-"""Tests of the checks that verify.yml runs, with a fake `docker`: a check that cannot read its input fails."""
+"""Tests of the checks that verify.yml runs, with a fake `docker`. A check must fail if it cannot read its input."""
 
 import json
 import os
@@ -19,7 +19,7 @@ BASE = {"GATEWAY": "openclaw-gateway", "OPENCLAW_USER": "node", "OPENCLAW": "nod
 
 
 class Loader(yaml.SafeLoader):
-    """A YAML loader that accepts the tag `!unsafe`."""
+    """A YAML loader that accepts Ansible's tag `!unsafe`."""
 
 
 Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
@@ -38,14 +38,14 @@ CHECKS = {
 
 
 def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str]:
-    """Run a check with a shell script as `docker`. Return whether it passes by verify.yml's rule, and its finding."""
+    """Run a check with a shell script as `docker`. Return whether it would pass in verify.yml, and its finding."""
     (at / "bin").mkdir(exist_ok=True)
     (at / "bin" / "docker").write_text("#!/bin/sh\n" + docker)
     (at / "bin" / "docker").chmod(0o755)
     path = os.pathsep.join([str(at / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     item = CHECKS[name]
     program = file_of(item).read_text()
-    # Run the program with the same command as tasks/verify.yml.
+    # Run the program in the same way as tasks/verify.yml.
     words = {".sh": ["sh", "-c", program, name], ".py": ["python3", "-c", program], ".cjs": ["node", "-"]}[
         file_of(item).suffix
     ]
@@ -76,7 +76,7 @@ def test_node_can_parse_each_javascript_check(path):
 
 
 def openclaw(proxy: str, channels: str = "echo '{}'", own: str = "OPENCLAW_PROXY_URL=") -> str:
-    """Return a script for a fake `docker` that runs these commands for `exec … config get`."""
+    """Return a script for a fake `docker`. It runs these shell commands when the check reads OpenClaw's settings."""
     return f"""case "$*" in
 *OPENCLAW_PROXY_URL*) echo '{own}' ;;
 *"config get proxy --json") {proxy} ;;
@@ -165,7 +165,7 @@ def test_check_fails_if_mounts_cannot_be_read(tmp_path, listing):
     docker = f'case "$1" in ps) {listing} ;; *) echo "cannot connect" >&2; exit 1 ;; esac\n'
     passed, found = check("ca-key-private", tmp_path, docker, **variables)
     assert not passed and "could not be checked" in found
-    # The check must use `ps --all`: only this lists stopped containers, which have the mounts when they start again.
+    # The check must use `ps --all` to include stopped containers, because they have the same mounts after a restart.
     listed = 'case "$*" in *--all*) echo one ;; ps*) ;; *) printf "%s\\n" /srv "{}" "" ;; esac\n'
     key_dir = (tmp_path / "root").resolve()
     (tmp_path / "link").symlink_to(key_dir)
@@ -244,7 +244,10 @@ def test_check_fails_if_the_audit_has_findings(tmp_path, docker, passes, found):
 
 
 def status_script(tmp_path, *reports: dict) -> str:
-    """Return a script that prints the next of these `egress status` reports, and exits 1 if it reports a problem."""
+    """Return a script that prints the next of these `egress status` reports at each run, and the last one from then on.
+
+    Like the command, the script exits with 1 if the report contains a problem.
+    """
     for number, report in enumerate(reports):
         (tmp_path / f"status{number}").write_text(json.dumps(report))
     return (
@@ -289,7 +292,7 @@ def test_check_of_the_spool_waits_while_a_push_is_retried(tmp_path):
 @pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
 @pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
 def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker):
-    """Run every check against an error, empty output, text and an empty object."""
+    """Run every check with a `docker` that fails, or that prints nothing, text that is not JSON, or an empty object."""
     variables = {
         "CA_DIR": str(tmp_path), "CA_FILE": str(tmp_path / "ca.pem"),
         "ROOT_KEY_DIR": str(tmp_path), "PROXY_UID": "10001", "CONFIG_DIR": str(tmp_path),
@@ -301,7 +304,7 @@ def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
         "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
     }  # fmt: skip
-    # Skip checks that depend only on the exit status of a command in a container.
+    # Skip checks that ignore the output and depend only on the exit status of a command in a container.
     if docker.startswith("echo") and name in STATUS_DECIDES:
         pytest.skip("this check depends only on the exit status of a command in a container")
     (tmp_path / "bin").mkdir()

@@ -1,4 +1,4 @@
-"""Tests of the gateway plan for each project in `compose_projects`: they check the container that Docker would start.
+"""Tests of the gateway plan for each project in `compose_projects`. They check the container that Docker would start.
 
 `case.yml` contains the expected values, written by hand: the command line (``starts``), the hosts in ``NO_PROXY``
 besides those of the role (``direct``), ``NODE_OPTIONS``, the networks, and the CA certificates. For a refused project
@@ -88,7 +88,7 @@ class Case:
 
 
 def resolved(text: str, variables: dict[str, str]) -> str:
-    """Resolve the variables in a text from a compose file."""
+    """Return a text from a compose file with its variables resolved."""
 
     def value(found: re.Match[str]) -> str:
         name, operator, word = found[1] or found[2], found[3] or "", found[4] or ""
@@ -202,7 +202,7 @@ def test_plan_is_right_or_refused_with_a_remedy_that_works(name: str, record_pro
 
 
 def mountable(case: Case, path: str) -> bool:
-    """Return whether Docker can create a mount point for a file. It cannot inside a read-only mount."""
+    """Return whether Docker can create a mount point for a file. Inside a read-only mount, it cannot."""
     above = [
         volume
         for volume in case.service.get("volumes", [])

@@ -1,4 +1,4 @@
-"""Tests of edits to a `.env` file: Compose reads the new values, and every other byte stays unchanged."""
+"""Tests of edits to a `.env` file: Compose reads the new values, and all other bytes stay unmodified."""
 
 import os
 import subprocess

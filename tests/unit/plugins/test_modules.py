@@ -243,7 +243,7 @@ THEIRS = {"defaults": {"sandbox": {"docker": {"network": "bridge", "env": {"HTTP
 
 @pytest.fixture
 def openclaw(tmp_path, monkeypatch):
-    """Return a Docker fake that runs a gateway container, and the module arguments for it."""
+    """Return a Docker fake with a running gateway container, and the module arguments that name this container."""
     docker = Docker(tmp_path / "bin", containers={"gw": "healthy"}, openclaw={"agents": THEIRS, "meta": {}})
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     return docker, {"container": "gw", "manifest": str(tmp_path / "state" / "manifest.json")}

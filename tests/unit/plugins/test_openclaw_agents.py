@@ -25,7 +25,7 @@ def having(**docker: object) -> dict:
 def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) -> tuple[dict, dict, list]:
     """Apply the wanted settings twice. Check that the second run changes nothing.
 
-    Return the settings, the undo data, and the keys that are left because they were edited later.
+    Return the settings, the undo data, and the keys that the plan does not touch because they were edited later.
     """
     done = plan(current, data, wanted, fallbacks or {})
     after = applied(current, done.changes)
@@ -51,7 +51,7 @@ def test_original_settings_are_restored_and_nothing_else_changes(before):
     assert after["defaults"]["sandbox"]["docker"]["network"] == "none"
     assert after["defaults"]["sandbox"]["docker"]["env"]["HTTP_PROXY"].endswith(":8082")
     back, nothing, left = put(after, data, {})
-    # If there were no settings before, empty objects may stay, because OpenClaw shows them even if they are not set.
+    # If there were no settings before, the rollback may leave empty objects, because OpenClaw prints unset ones too.
     assert before in (back, {})
     assert (nothing, left) == ({}, [])
 

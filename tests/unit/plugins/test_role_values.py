@@ -20,7 +20,7 @@ def test_every_use_of_a_typed_variable_converts_it(name):
         for found in re.finditer(rf"(?<!\w){name}\b", text):
             before, after = text[: found.start()], text[found.end() :]
             inside = before.rfind("{{") > before.rfind("}}") or re.search(r"(when|until|that): [^\n]*\Z", before)
-            # Ignore values that are alone between braces: a message shows them, so they need no conversion.
+            # Ignore `{{ NAME }}` without a filter: it inserts the value into a message, which needs no conversion.
             shown = before.endswith("{{ ") and after.startswith(" }} ")
             if inside and not shown:
                 uses += 1

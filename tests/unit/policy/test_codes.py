@@ -1,4 +1,4 @@
-"""Tests of the denial codes: each has a name in snake case, a reason text, and an entry in the documentation."""
+"""Tests of the denial codes. Each must have a name in snake case, a reason text, and an entry in the documentation."""
 
 import re
 from ipaddress import ip_address, ip_network

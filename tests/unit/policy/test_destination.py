@@ -1,4 +1,4 @@
-"""Tests of destinations: one form for each host, all notations of addresses, and all special address ranges."""
+"""Tests of destinations: one canonical form for each host, all notations of addresses, all special address ranges."""
 
 from __future__ import annotations
 
@@ -163,8 +163,8 @@ def test_destination_as_text_is_the_form_in_a_url(host: str, text: str) -> None:
 
 # ── hosts as browsers parse them ─────────────────────────────────────────────────────────────────────────────────
 
-# Hosts of URLs without percent escapes, and their expected form; None if a browser refuses the host. Source:
-# web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js
+# Hosts of URLs without percent escapes, and the expected canonical form, or None if a browser refuses the host.
+# Source: web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js
 # (https://github.com/web-platform-tests/wpt/tree/master/url).
 WPT = {
     "example.com": "example.com",
@@ -293,8 +293,8 @@ def test_hosts_are_parsed_as_browsers_do(written: str) -> None:
         assert canonical_host(written)[0] == WPT[written]
 
 
-# Hosts from the same files that a browser accepts and the proxy refuses. The proxy does not remove characters or decode
-# escapes before a decision. It enforces DNS's length limit for labels, and accepts symbols only as A-labels.
+# Hosts from the same files that a browser accepts but the proxy refuses. Before a decision, the proxy does not remove
+# characters or decode escapes. It enforces the length limit of DNS labels, and accepts symbols only as A-labels.
 STRICTER = [
     "GOO\u200b\u2060\ufeffgoo.com",
     "a\u00adb",
@@ -361,7 +361,7 @@ def addresses_within(draw: st.DrawFn, version: int) -> IPv4Address | IPv6Address
 
 @st.composite
 def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
-    """Draw a notation that inet_aton accepts: 1 to 4 parts, each in any base, with leading zeros or a trailing dot."""
+    """Draw a notation of the address that inet_aton accepts: 1 to 4 parts, any base, leading zeros, a trailing dot."""
     parts = draw(st.integers(1, 4))
     value = int(address)
     numbers = [value >> 8 * (3 - at) & 255 for at in range(parts - 1)] + [value & (1 << 8 * (5 - parts)) - 1]
@@ -371,7 +371,7 @@ def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
     if draw(st.booleans()):
         text = text.upper()
     if draw(st.booleans()):
-        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # full width
+        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # full-width
     return text + draw(st.sampled_from(["", "."]))
 
 
@@ -392,7 +392,7 @@ def test_numbers_and_dots_are_an_address_or_refused_and_never_a_name(numbers: li
     except DestinationError:
         return
     assert address is not None and host == str(address)
-    # Compare with the C library, because clients could bypass a proxy that reads such numbers differently.
+    # Compare with the C library: if the proxy interpreted the numbers differently, clients could bypass it.
     assert socket.inet_aton(".".join(numbers).lower()) == address.packed
 
 
@@ -418,7 +418,7 @@ def test_case_and_trailing_dot_do_not_change_the_name(written: str, chance: Rand
         form = canonical_host(written)
     except DestinationError:
         return
-    # Do not change letters with several letters in upper case (such as ß): in IDNA 2008 these are different names.
+    # Do not change letters such as ß, whose upper case is SS: in IDNA 2008, that is a different name.
     varied = "".join(char.upper() if len(char.upper()) == 1 and chance.random() < 0.5 else char for char in written)
     assert canonical_host(varied) == form
     assert canonical_host(varied + ".") == form
@@ -467,7 +467,7 @@ def test_addresses_that_python_considers_private_are_refused(address: IPv4Addres
         assert guard_reason(address) is not None
 
 
-# ── the guard ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the address guard ────────────────────────────────────────────────────────────────────────────────────────────
 
 GUARD = {
     "0.0.0.0": "this network (0.0.0.0/8, RFC 791)",
@@ -523,8 +523,8 @@ def test_address_guard_names_the_range_of_an_address(address: str) -> None:
     assert guard_reason(ipaddress.ip_address(address)) == GUARD[address]
 
 
-# All ranges of https://www.iana.org/assignments/iana-ipv4-special-registry. The proxy also refuses those that the
-# registry calls globally reachable (REACHABLE), because they contain no web servers.
+# All ranges of https://www.iana.org/assignments/iana-ipv4-special-registry. The proxy also refuses the ranges that the
+# registry calls globally reachable (IANA_IPV4_REACHABLE), because they contain no web servers.
 IANA_IPV4 = """
     0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
     192.0.0.8/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 198.18.0.0/15

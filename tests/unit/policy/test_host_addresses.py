@@ -1,4 +1,4 @@
-"""Tests that the proxy and `egress policy explain` refuse the addresses of the proxy's host in every class."""
+"""Tests that the proxy and `egress policy explain` refuse requests to the proxy's host in every class."""
 
 import ipaddress
 import os
@@ -45,7 +45,7 @@ def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess
 
 
 def explained(policy_file: Path, addresses: Path, class_name: str, url: str) -> Decision:
-    """Return the decision that `egress policy explain` shows for a GET."""
+    """Return the decision that `egress policy explain` prints for a GET request."""
     return ask(with_host_addresses(load_policy(policy_file, None), addresses), class_name, url, "GET").decision
 
 

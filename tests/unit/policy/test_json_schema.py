@@ -1,4 +1,4 @@
-"""Tests of the policy's JSON Schema. `test_policy` checks that every policy that can be read is valid under it."""
+"""Tests of the policy's JSON Schema. `test_policy` checks that it accepts every policy that the proxy accepts."""
 
 import json
 
@@ -79,7 +79,7 @@ def test_completion_has_the_actions_and_the_keys():
 
 
 def examples():
-    """Yield each key, its part of the schema, and a function that returns a policy with a value for the key."""
+    """Yield each policy key, its part of the schema, and a function that returns a policy with a value for this key."""
     inspected, schema = "api.anthropic.com", policy_schema()
     definitions = schema["$defs"]
     for key, found in schema["properties"].items():

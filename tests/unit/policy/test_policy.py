@@ -1,4 +1,4 @@
-"""Tests of the policy: decisions with their rule and reason, and the errors for an invalid file."""
+"""Tests of the policy: decisions with rule and reason, and the error messages for an invalid file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
 
 
 def class_with(rules: str, action: str = "enforce") -> Policy:
-    """Return a policy with one class that has these rules, and with api.openai.com and *.azure.example inspected."""
+    """Return a policy that inspects api.openai.com and *.azure.example, and has one class with these rules."""
     return read(
         f"version: 1\ninspect: [api.openai.com, '*.azure.example']\n"
         f"classes:\n  sandbox:\n    listen: 8082\n    action: {action}\n"
@@ -62,7 +62,7 @@ def verdict(decision: Decision) -> tuple[bool, str, str]:
 # ── the example in the documentation ─────────────────────────────────────────────────────────────────────────────
 
 DECISIONS = [
-    # Cases: class, host, port, and the expected decision: allow, rule, reason.
+    # Cases: class, host, port, and the expected decision (allow, rule, reason).
     ("gateway", "anything.example", 443, True, "default", "gateway may reach every name"),
     ("gateway", "anything.example", 8443, True, "default", "gateway may reach every name"),
     ("gateway", "10.0.0.2", 3100, True, "classes.gateway.addresses[0]", "gateway may reach 10.0.0.2:3100"),
@@ -386,7 +386,7 @@ def test_rule_with_methods_and_paths_allows_only_these(method: str | None, path:
         ("GET", "/v1/models", True),
         ("POST", "/v1/models", True),
         ("DELETE", "/v1/models", False),
-        ("delete", "/v1/models", False),  # denied in any case, because an origin may ignore the case
+        ("delete", "/v1/models", False),  # An origin may ignore upper and lower case, so a deny rule must too.
         ("OPTIONS", "*", False),
         ("GET", "/v1/files", False),
         ("GET", "/v1/files/", False),
@@ -510,11 +510,11 @@ def test_name_localhost_passes_if_an_exception_covers_loopback() -> None:
 # ── bad files ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HEAD = "version: 1\nclasses:\n  sandbox:\n    listen: 8082\n    action: enforce\n"
-"""The first five lines of each policy; the text of a case begins on line 6, inside the class."""
+"""The first five lines of a policy. The text of a case follows on line 6, inside the class."""
 
 ALLOW_EXAMPLE = "{host: packages.example.com, ports: [443]}"
 BAD = {
-    # Cases: the text of a policy → the expected message: line number, problem; remedy.
+    # Cases: the text of a policy, and the expected message: line number, problem, remedy.
     "": "1: the file is empty; write `version: 1` and `classes:`",
     "# only a comment\n": "1: the file is empty; write `version: 1` and `classes:`",
     "- 1\n": "1: this is a list; write a mapping, as in `version: 1`",
@@ -740,7 +740,7 @@ TWO_PLACES = {
         "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
         "    allow: [{host: api.openai.com, tls: false}]\n",
         "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
-        # Only an address parser finds the following errors.
+        # Only an address parser can detect the following errors.
         "    allow: ['*.10.0.0.1']\n",
         "    allow: [{cidr: 8.8.8.8/24}]\n",
         "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",
@@ -749,7 +749,7 @@ TWO_PLACES = {
         "resolve: {'127.1': 8.8.8.8}\n",
     )
 }
-"""Errors that the JSON schema cannot express: two parts contradict each other, or only an address parser finds them."""
+"""Policies whose error a JSON Schema cannot detect: two parts contradict each other, or an address must be parsed."""
 
 
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
@@ -847,7 +847,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 # ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WARNINGS = {
-    # Cases: action and rules of a class → the expected warnings. The rules begin on line 7.
+    # Cases: action and rules of a class, and the expected warnings. The rules begin on line 7 of the policy.
     ("open", "allow: []\n"): ["7: classes.sandbox.allow is empty, but action open allows every name anyway"],
     ("open", "allow: [a.example]\n"): ["7: classes.sandbox.allow[0] has no effect: action open allows every name"],
     ("open", "allow: [8.8.8.8, {host: a, ports: [22], tls: false}]\n"): [],
@@ -920,7 +920,7 @@ actions = st.sampled_from(["open", "enforce", "report"])
 
 
 def covers(pattern: str, host: str, *, literal: bool) -> bool:
-    """Return whether a pattern matches, computed without the policy's index."""
+    """Return whether a pattern matches a host. Compare directly, without the index that the policy uses."""
     if literal or not pattern.startswith("*"):
         return pattern == host
     return pattern == "*" or host.endswith(pattern[1:])
@@ -1026,7 +1026,7 @@ LOGS = "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [
         ("POST", "/otlp/v1/logs", True),
         ("POST", "/otlp/v1/logs?tenant=a", True),
         ("post", "/otlp/v1/logs", False),
-        (None, None, False),  # CONNECT: a tunnel hides method and path
+        (None, None, False),  # CONNECT: the proxy cannot see method and path in a tunnel
         ("GET", "/otlp/v1/logs", False),
         ("POST", "/loki/api/v1/push", False),
         ("POST", "/loki/api/v1/query_range", False),

@@ -1,4 +1,4 @@
-"""Tests of class budgets: tokens and dollars per hour or day, also across restarts."""
+"""Tests of class budgets: tokens and dollars per hour or day. A restart of the proxy does not reset them."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Tests that the state of a client connection exists from connect to disconnect, and that nothing outlives it."""
+"""Tests that the proxy keeps state for a client only from connect to disconnect, and that none of it remains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOST, ADDRESS = "www.example.com", "93.184.215.14"
 
 
 class Notes:
-    """An observer that collects the codes of denials."""
+    """An observer of access control that collects the codes of denials."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []
@@ -39,7 +39,7 @@ class Notes:
 
 
 class SlowResolver:
-    """A resolver that responds after the test sets ``go``."""
+    """A resolver that does not respond until the test sets ``go``."""
 
     def __init__(self) -> None:
         self.requested, self.go = asyncio.Event(), asyncio.Event()
@@ -79,7 +79,7 @@ def access_control(notes):
 
 
 async def connected(control: AccessControl, resolver: SlowResolver) -> connection.Client:
-    """Return a connected client with an allowed CONNECT."""
+    """Return a connected client whose CONNECT request was allowed."""
     client = client_of()
     control.client_connected(client)
     resolver.go.set()
@@ -142,7 +142,7 @@ def test_a_disconnect_releases_the_share_of_the_connection_limit_once(access_con
             control.client_connected(client)
         assert [client.error for client in clients] == [None, None, "too many connections"]
         assert notes.codes == ["connection_limit"]
-        for client in (*clients[1:], clients[2]):  # mitmproxy reports a refused client's disconnect too
+        for client in (*clients[1:], clients[2]):  # mitmproxy also reports the disconnect of a refused client
             control.client_disconnected(client)
         later = [client_of() for _ in range(2)]
         for client in later:

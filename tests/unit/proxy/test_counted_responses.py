@@ -1,4 +1,4 @@
-"""Tests that the usage of a background response counts only once, even if clients read it several times."""
+"""Tests that the usage of a background response counts only once, even if clients retrieve it several times."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ DONE = {
 def exchange(
     recorder: Recorder, method: str, path: str, body: dict[str, object], class_name: str = "gateway"
 ) -> http.HTTPFlow:
-    """Record an exchange between a client of a class and OpenAI's API."""
+    """Record an exchange of a client of this class with OpenAI's API."""
     flow = tflow.tflow(req=http.Request.make(method, f"https://api.openai.com{path}"))
     flow.client_conn.peername = ("127.0.0.1", 1)
     decision = Decision(True, "default", Code.ALLOWED_BY_ACTION, inspect=True)
@@ -95,7 +95,7 @@ def test_response_in_the_background_counts_once_in_totals_and_budgets(tmp_path: 
             for _ in range(2):
                 exchange(recorder, "GET", "/v1/responses/resp_1", DONE)
                 exchange(recorder, "POST", "/v1/responses/resp_1/cancel", DONE)
-            # If the POST already returned the complete response, a later GET of that response does not count.
+            # If the POST already returned the complete response, a later GET of it does not count again.
             exchange(recorder, "POST", "/v1/responses", DONE | {"id": "resp_2", "background": False})
             exchange(recorder, "GET", "/v1/responses/resp_2", DONE | {"id": "resp_2", "background": False})
             assert totals(spool) == (8, 2200, 2 * 3_500_000)

@@ -1,4 +1,4 @@
-"""Tests of fair scheduling: in each round of the event loop, one connection per class may continue."""
+"""Tests of fair scheduling: in each iteration of the event loop, one connection of each class may continue."""
 
 import asyncio
 

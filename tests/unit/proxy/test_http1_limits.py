@@ -1,4 +1,4 @@
-"""Tests of the time limits of a client connection, without a network."""
+"""Tests of the time limit of a client connection. They use no network."""
 
 import pytest
 from mitmproxy import connection, options
@@ -12,7 +12,10 @@ from openclaw_egress.proxy.http1_limits import BoundedHttp1Server
 
 @pytest.fixture
 def layers(monkeypatch):
-    """Return the layers of CONNECT and of the requests in its tunnel, one second past the limit, and the denials."""
+    """Return a client, its two HTTP layers (outside and inside a CONNECT tunnel), and a list of denials.
+
+    The time limit of both layers has been exceeded by one second.
+    """
     denials = []
 
     def refuse(status, code, evidence, **_):

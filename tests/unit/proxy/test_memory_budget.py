@@ -1,4 +1,4 @@
-"""Tests of the memory budget: the shares of the classes, and the default derived from the container's limit."""
+"""Tests of the memory budget: the shares of the classes, and the default that depends on the container's limit."""
 
 import asyncio
 from types import SimpleNamespace
@@ -145,7 +145,7 @@ def test_guarantee_check_gives_the_same_result_as_the_complete_rule(budget, held
 
 
 def test_a_full_collection_waits_for_idle_or_for_its_interval(budget, monkeypatch):
-    """Expect the proxy to delay a full garbage collection, which stops the event loop for a tenth of a second."""
+    """Expect the proxy to delay a full garbage collection, because it stops the event loop for about 0.1 s."""
     collected, now = [], [1000.0]
     monkeypatch.setattr(memory.gc, "collect", lambda generation=2: collected.append(generation))
     monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])

@@ -1,4 +1,4 @@
-"""Tests that the proxy accepts only the mitmproxy version that its patches were checked against."""
+"""Tests that the proxy refuses to start with a mitmproxy version for which its patches were not checked."""
 
 import re
 from pathlib import Path

@@ -25,8 +25,8 @@ from openclaw_egress.spool.writer import Spool
 MIB = 1024 * 1024
 BODY_LIMIT = 4 * MIB
 SPARE = 512 * 1024
-"""Memory that is not charged: slices of the credential scan, a chunk, small objects. `memory.SLACK` and `READ_ROOM`
-cover it."""
+"""Bytes that an exchange may hold in addition to its charge `held`: slices of the credential scan, a chunk, small
+objects. `memory.SLACK` and `memory.READ_ROOM` cover them."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def spool(tmp_path):
 
 
 def begun(spool, path, *headers):
-    """Return a recorder, and a flow with a request that the proxy has allowed."""
+    """Return a recorder, and a flow with an allowed request to this path."""
     found = Recorder(spool, Metrics(), BODY_LIMIT)
     flow = tflow.tflow(req=http.Request.make("POST", f"https://api.anthropic.com{path}"))
     flow.request.headers = http.Headers([(name.encode(), value.encode()) for name, value in headers])
@@ -48,7 +48,7 @@ def begun(spool, path, *headers):
 
 
 def pieces(size, seed=1):
-    """Yield the chunks of a body in which nothing looks like a credential."""
+    """Yield the chunks of a body of this size in which no text looks like a credential."""
     words = random.Random(seed).choices(["list", "of", "words", "and", "more"], k=9000)
     text = " ".join(words).encode()
     for at in range(0, size, 65536):
@@ -71,7 +71,7 @@ def test_charge_covers_a_streamed_request(spool, path):
             flow.request.stream(piece)
             held = tracemalloc.get_traced_memory()[0] - before
             assert held <= exchange.held + SPARE
-            # Check that only the capture holds the bytes: a second copy would exceed this limit.
+            # A second copy of the body besides the one in the capture would exceed this limit.
             assert held <= BODY_LIMIT * 5 // 4 + SPARE
             assert exchange.held <= exchange.expected(8 * MIB) + SPARE
         tracemalloc.reset_peak()
@@ -169,7 +169,7 @@ def test_charge_covers_the_window_of_a_decoder_and_ends_with_the_body(spool, cod
 
 
 class Refusing:
-    """A fake of the memory accounts that grants ``room`` bytes and refuses more."""
+    """A fake of the memory accounts. It accepts charges up to ``room`` bytes and refuses larger ones."""
 
     def __init__(self, room):
         self.room = room

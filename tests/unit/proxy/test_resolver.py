@@ -1,4 +1,4 @@
-"""Tests of connections and DNS lookups in the event loop while the connection guard is installed."""
+"""Tests of the connection guard: a DNS lookup needs a connection grant, and a connection attempt times out."""
 
 import asyncio
 

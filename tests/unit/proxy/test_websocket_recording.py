@@ -1,4 +1,4 @@
-"""Tests of WebSocket recording: the proxy forwards each message after it is recorded, for every split of the bytes."""
+"""Tests of WebSocket recording: the proxy records each message before it forwards it, for every split of the bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Exchange:
 
 
 class Journal:
-    """A fake journal in memory. It raises SpoolError while `fails` is set."""
+    """A fake of the spool's journal, in memory. It raises SpoolError while `fails` is true."""
 
     def __init__(self, path):
         self.path = path
@@ -121,7 +121,7 @@ def test_bytes_pass_unmodified_and_each_message_is_written_first(payloads, step)
 
 
 def client_of(data, payloads, number):
-    """Return the bytes of the first N frames in ``data``. Do not create new frames, which would have another mask."""
+    """Return the first ``number`` frames of ``data``. Copy them, because new frames would have another mask."""
     return data[: sum(len(payload) + 6 for payload in payloads[:number])]
 
 

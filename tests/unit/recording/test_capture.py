@@ -1,4 +1,4 @@
-"""Tests of the capture of an exchange: it is bounded, exact and redacted for every split of the bytes."""
+"""Tests of the capture of an exchange: for every split of the bytes, it is bounded in size, exact and redacted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of denial records: one record per denial up to a rate limit, and a summary with the exact count beyond it."""
+"""Tests of denial records: one record per denial up to a rate limit, and above it a summary with the exact count."""
 
 import pytest
 from hypothesis import given

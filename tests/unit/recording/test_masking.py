@@ -1,4 +1,4 @@
-"""Tests of the masking of known secrets: each rule, every split, near misses, and the time for hostile bodies."""
+"""Tests of the masking of secrets in known formats: each rule, every split, near misses, time for hostile bodies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.generated_secrets import private_pem, secrets
 
 GENERATED = secrets(200)
 OWN = (mask_pattern("acme", "acme_[0-9a-f]{32}"), mask_pattern("badge", r"badge [A-Z]{2} [0-9]{6,12}"))
-# Formats in which only a part of the matching text is secret: the text, the secret, and the rule.
+# Formats in which only a part of the matching text is secret. IN_CONTEXT contains (text, secret, rule) for each.
 AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 AZURE = "Eby8vdM02xNOcqF" * 5 + "lqUwJPLlmEtl=="
 SERVICE_BUS = "Ab3" * 14 + "A="
@@ -51,12 +51,12 @@ PARTS = [secret for _, secret in GENERATED[:60] + OTHERS] + [text for text, _, _
 
 
 def written(rule: str, secret: str) -> str:
-    """Return the text that replaces a secret."""
+    """Return the text with which this rule replaces a secret."""
     return f"[masked:{rule}:{hashlib.sha256(secret.encode()).hexdigest()[:12]}]"
 
 
 def in_pieces(data: bytes, sizes: list[int], own: tuple[MaskPattern, ...] = ()) -> bytes:
-    """Mask a body that arrives in pieces of these sizes, repeated as often as necessary. Return the masked bytes."""
+    """Mask a body that arrives in pieces, whose sizes repeat the list ``sizes``. Return the masked body."""
     masker, found, at, turn = Masker(own), b"", 0, 0
     while at < len(data):
         found += masker.feed(data[at : at + sizes[turn % len(sizes)]])

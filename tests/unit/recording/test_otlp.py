@@ -1,4 +1,4 @@
-"""Tests of the OTLP encoding: it equals that of the SDK, and a repeated push has the same bytes."""
+"""Tests of the OTLP encoding: it equals the encoding of OpenTelemetry's SDK, and a repeated push has the same bytes."""
 
 import pytest
 from opentelemetry._logs import LogRecord as SdkLogRecord
@@ -58,7 +58,7 @@ def test_a_record_holds_line_time_severity_event_name_and_attributes():
     ],
 )
 def test_a_record_equals_that_of_the_sdks_encoder(changes):
-    """Compare the bytes with those of the SDK's encoder, so that the test detects changes in new SDK releases."""
+    """Compare the bytes with the output of the SDK's encoder. The test thus detects changes in new SDK releases."""
     given = line(**changes)
     context = Context()
     if given.trace_id:

@@ -1,4 +1,4 @@
-"""Tests of the records of an exchange: attributes, splitting into log lines, and reassembly."""
+"""Tests of the records of an exchange: attributes, the split into log lines, and reassembly."""
 
 import base64
 import hashlib

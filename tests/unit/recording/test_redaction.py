@@ -1,4 +1,4 @@
-"""Tests of redaction: secrets are removed, and everything else stays unmodified."""
+"""Tests of redaction: it removes secrets, and leaves all other text unmodified."""
 
 import hashlib
 from urllib.parse import quote

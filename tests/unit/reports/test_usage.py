@@ -1,4 +1,4 @@
-"""Tests of regrouping, with which the web page reads the totals once and groups them in several ways."""
+"""Tests of `regrouped`. It allows the web page to read the totals once and to group them in several ways."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tests of operator commands on stored lines: each runs exactly once, and a new line records it."""
+"""Tests of operator commands on stored lines. Each command runs exactly once, and a new line records it."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spool(path):
-    """Return a spool in which lines 1 to 4 are acknowledged, and line 7 records that lines 5 and 6 are dead letters."""
+    """Return a spool with acknowledged lines 1 to 4, dead letters 5 and 6, and line 7, which records lines 5 and 6."""
     with filled(path) as opened:
         yield opened
 
@@ -128,7 +128,7 @@ def test_command_that_was_carried_out_before_a_crash_is_not_repeated(spool, path
     command = give(path, Action.RETRY, (5, 6))
     spool.run_commands()
     spool.dead_letter([5, 6], "too_old: again")
-    submit(path, command)  # Simulate a crash before the process deleted the command's file.
+    submit(path, command)  # Simulate a crash after the command but before its file was deleted.
     spool.run_commands()
     assert states(spool)[5] == "dead_letter" and waiting(path) == []
 

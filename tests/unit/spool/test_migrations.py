@@ -1,4 +1,4 @@
-"""Tests of spools of other versions: older ones are migrated with their records; newer or damaged ones are refused."""
+"""Tests of spools of other versions. Older ones are migrated with their records; newer or damaged ones are refused."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.support.loki import FakeLoki
 ADDON = Path(__file__).parents[3] / "files" / "addon"
 FIXTURE = Path(__file__).parent / "fixtures" / "spool-2026-11-27.db"
 DENIALS = [
-    # The expected columns of the denials: host, code, address, enforced, summary, count.
+    # The expected values of each denial: host, code, address, enforced, summary, count.
     ("8.8.8.8", Code.LITERAL_WITHOUT_RULE, None, True, False, 1),
     ("intra.example", Code.ADDRESS_GUARDED, "10.1.2.3", True, False, 1),
     ("git.example", Code.NOT_TLS, None, True, False, 1),
@@ -86,7 +86,7 @@ def test_filters_find_the_denials_of_an_older_version(state, how):
             assert filtered(reader, outcome=wanted) == [row for row in every if row[2] == wanted]
         for code in {code for _, code, _ in every if code}:
             assert filtered(reader, code=code) == [row for row in every if row[1] == code]
-        # The limit applies to matching records, not to examined records.
+        # The limit counts matching records, not searched records.
         assert filtered(reader, code=Code.LITERAL_WITHOUT_RULE, limit=1)[0][0] == "8.8.8.8"
 
 
@@ -109,7 +109,7 @@ def test_old_spool_is_migrated_and_accepts_new_records(state):
 
 def test_every_line_of_the_old_spool_is_exported(state):
     def clock() -> int:
-        # Use a time shortly after the spool's lines, 2026-11-27T13:00:00Z: Loki refuses lines older than a week.
+        # Return 2026-11-27T13:00:00Z, shortly after the spool's lines, because Loki refuses lines older than a week.
         return 1_795_784_400_000_000_000
 
     with (

@@ -1,4 +1,4 @@
-"""Tests of the spool: committed records are never lost, the hash chain has no gap, and limits hold."""
+"""Tests of the spool: committed records are never lost, the hash chain has no gap, and the limits are enforced."""
 
 import hashlib
 import json
@@ -110,7 +110,7 @@ def test_times_restart_at_the_present_after_a_clock_far_ahead(path):
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
         for name in "abcd":
             spool.close_exchange(exchange(name))
-        # Line 3 reports the clock change. Line 2 is exported last, because the clock was ahead when it was written.
+        # Line 3 reports that the clock was set back. Line 2 is exported last, because it has a time in the future.
         assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
             (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
         ]  # fmt: skip
@@ -137,10 +137,10 @@ def test_search_in_an_empty_spool_finds_no_lines(path):
 
 
 def test_times_never_restart_before_an_acknowledged_line(path):
-    """Set the clock back by more than an hour after an acknowledged line.
+    """Set the clock back by more than an hour after an acknowledged line. Expect new lines not to use the new time.
 
-    The destination accepted the line's time, so it was right, and the new time is wrong. Loki would refuse new lines
-    that are an hour behind.
+    The destination accepted the time of the acknowledged line, so that time was right and the new time is wrong. Loki
+    would refuse new lines that are more than an hour older.
     """
     hour = 3600 * 10**9
     with Spool(path, sync_seconds=None, clock_ns=lambda: 4 * hour) as spool:
@@ -326,7 +326,7 @@ def test_pending_returns_lines_in_order_up_to_a_size_and_at_least_one(spool):
 
 
 def test_no_query_for_export_or_pruning_sorts_the_backlog(path):
-    """Check the query plans, because a sort would read every pending line with its body for each push."""
+    """Check the query plans. A sort would read every pending line, including its body, for each push."""
     said: list[str] = []
     with Spool(path, 40_000, sync_seconds=None) as spool:
         for connection in (spool._storage.db, spool.reader._read()):
@@ -339,7 +339,7 @@ def test_no_query_for_export_or_pruning_sorts_the_backlog(path):
         spool.relieve()
         queries = {text for text in said if text.startswith("SELECT") and "FROM records" in text}
         plans = {query: spool._storage.db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in queries}
-    # Ignore queries for dead letters (state 2): there are few, so sorting them is cheap.
+    # Ignore queries for dead letters (state 2): sorting them is cheap, because there are few.
     sorting = [query for query, plan in plans.items() if "TEMP B-TREE" in str(plan) and "state = 2" not in query]
     assert len(queries) > 5 and not sorting
 
@@ -416,7 +416,7 @@ DAY_NS = 86_400 * 10**9
 
 
 def aged(path: Path, **more) -> tuple[Spool, Callable[[float], None]]:
-    """Return a spool with a maximum age of 30 days, and a function that sets its clock to a day."""
+    """Return a spool whose lines have a maximum age of 30 days, and a function that sets its clock to a day."""
     now = [0.0]
     spool = Spool(path, sync_seconds=None, max_age=timedelta(days=30), clock_ns=lambda: int(now[0] * DAY_NS), **more)
     return spool, lambda day: now.__setitem__(0, day)
@@ -451,7 +451,7 @@ def test_lines_without_a_destination_have_a_maximum_age_and_the_audit_explains_t
 
 
 def test_line_of_a_clock_set_back_keeps_the_lines_behind_it(path):
-    """Expect all lines after a kept line to stay, because an audit could not distinguish a gap from tampering."""
+    """Expect no line after the first kept line to be deleted: an audit could not distinguish the gap from tampering."""
     spool, set_day = aged(path, local=True)
     with spool:
         for day in (5, 90, 6):
@@ -589,7 +589,7 @@ def test_full_disk_is_reported_in_one_message_and_loses_no_record(path):
     with Spool(path, sync_seconds=None) as spool:
         spool.close_exchange(exchange("a"))
         pages = spool._storage.db.execute("PRAGMA page_count").fetchone()[0]
-        spool._storage.db.execute(f"PRAGMA max_page_count = {pages + 2}")  # simulate a full disk with SQLite's limit
+        spool._storage.db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite reports a full disk above this size.
         spool.open_exchange("b", "gateway", {})
         with pytest.raises(SpoolError, match="the disk is full"):
             spool.close_exchange(exchange("b", 150_000))
@@ -601,7 +601,7 @@ def test_full_disk_is_reported_in_one_message_and_loses_no_record(path):
 
 @pytest.mark.wording
 def test_read_only_disk_is_reported_in_one_message(spool):
-    spool._storage.db.execute("PRAGMA query_only = ON")  # makes writes fail as on a read-only disk
+    spool._storage.db.execute("PRAGMA query_only = ON")  # Writes then fail as on a read-only disk.
     with pytest.raises(SpoolError, match=r"make .* writable"):
         spool.close_exchange(exchange("a"))
     assert spool.head() == (0, GENESIS)

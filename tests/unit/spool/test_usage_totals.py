@@ -1,4 +1,4 @@
-"""Tests of the hourly totals: they equal the records, are bounded, and survive a crash and the pruning of records."""
+"""Tests of the hourly totals: they match the records, are bounded in size, and survive crashes and pruned records."""
 
 import math
 import random
@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, times: list[int] | None = None, **options: object) -> Spool:
-    """Return a spool with a clock that shows the last item of ``times``. Append to the list to move the clock."""
+    """Return a spool whose clock returns the last item of ``times``. To move the clock, append to the list."""
     now = times or [START]
     return Spool(path, sync_seconds=None, local=True, clock_ns=lambda: now[-1], **options)
 
@@ -95,7 +95,7 @@ def test_exchange_adds_its_counts_and_times(path):
     )
     assert found[200].cost_usd == 0.001
     assert found[529].counts["errors"] == 1
-    # A call without tokens does not count as unpriced.
+    # A call that used no tokens needs no price, so it does not count as unpriced.
     assert found[529].counts["unpriced"] == 0
     assert found[200].duration.percentile(0.5) == pytest.approx(1.5, rel=0.03)
     assert found[200].first_chunk.percentile(0.95) == pytest.approx(0.25, rel=0.03)
@@ -291,7 +291,7 @@ def test_counts_and_costs_beyond_the_integers_of_sqlite_are_recorded(path):
             with SpoolReader(path) as reader:
                 ((_, usage),) = reader.usage(())
             assert usage.counts["requests"] == 3
-            # Each of the two stored rows contains the largest integer, and a report must add them exactly.
+            # Each of the two stored rows contains the largest integer that SQLite can store. The sum must be exact.
             assert {usage.counts[name] for name in ("input_tokens", "reasoning_tokens", "cost_nano_usd")} == {2 * MOST}
             assert spool.rebuild_usage() == 0
 
@@ -374,7 +374,7 @@ def test_percentiles_are_within_three_percent():
 
 
 def downgraded(path: Path) -> None:
-    """Convert a spool to the previous version, which had no totals."""
+    """Convert a spool to the previous version, which did not store totals."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TABLE usage_hours")
         db.execute("ALTER TABLE records DROP COLUMN key")
@@ -395,5 +395,5 @@ def test_spool_of_the_version_before_gets_totals_at_the_next_start(path):
     found = totals(path)
     assert sorted(counts["requests"] for counts, _, _ in found.values()) == [1, 1]
     assert sum(counts["input_tokens"] for counts, _, _ in found.values()) == 22
-    # Exchange "a" is unpriced, because the older version had no column for the cost.
+    # The cost of exchange "a" is unknown, because the older version had no column for it.
     assert sum(counts.get("unpriced", 0) for counts, _, _ in found.values()) == 1

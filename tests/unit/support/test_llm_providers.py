@@ -1,4 +1,4 @@
-"""Tests that the fake provider behaves as documented, because other tests depend on it."""
+"""Tests of the fake provider. Other tests depend on its documented behaviour."""
 
 from __future__ import annotations
 

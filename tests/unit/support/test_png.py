@@ -1,4 +1,4 @@
-"""Tests of the conversion to smaller PNG files."""
+"""Tests of the conversion of screenshots to smaller PNG files."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ def png(lines: bytes, height: int, colour: int = 2) -> bytes:
 
 
 def test_each_filter_is_undone():
-    """Test filters 0 to 4. The expected values were computed by hand from the PNG specification."""
+    """Test the filters 0 to 4 of the PNG specification. The expected values were calculated by hand."""
     first = bytes([0, 10, 20, 30, 40, 50, 60, 70, 80, 90])
     sub = bytes([1, 5, 5, 5, 1, 1, 1, 250, 250, 250])
     up = bytes([2, 1, 1, 1, 1, 1, 1, 1, 1, 1])

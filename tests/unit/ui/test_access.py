@@ -1,4 +1,4 @@
-"""Tests of the access rules of the web page."""
+"""Tests of the rules that decide who can access the web page."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of the denials page: it reads a bounded number of records, and links to them."""
+"""Tests of the denials page: it reads a limited number of records, and links to them."""
 
 from collections.abc import Sequence
 from pathlib import Path

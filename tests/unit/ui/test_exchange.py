@@ -78,7 +78,7 @@ REALTIME = [
 
 
 def socket_of(sent: list[dict], received: list[dict], indent: int | None = None) -> dict:
-    """Return the `ExchangeRecord` arguments for a WebSocket with these messages."""
+    """Return the arguments of `ExchangeRecord` for a WebSocket on which these messages were exchanged."""
     socket = WebSocket("0bad")
     bodies = [
         b"".join(messages.add(json.dumps(value, indent=indent).encode(), begins=True) for value in values)
@@ -158,7 +158,7 @@ def test_curl_command_sends_the_recorded_request():
         check=True,
     )
     words = done.stdout.decode().split("\0")[:-1]
-    # Expect \x01 in place of NUL: an argument cannot contain NUL, so the test replaced it above.
+    # Expect \x01 in place of NUL. The test replaced it above, because an argument cannot contain NUL.
     assert words == [
         *(
             "--globoff",

@@ -1,4 +1,4 @@
-"""Tests of the health page: the result of the last audit, and the remedy."""
+"""Tests of the health page: the result of the last audit, and the remedy for its findings."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Tests of the list of records: filter conditions, pages, and the bounded search."""
+"""Tests of the list of records: filter conditions, pages, and the time limit of the search."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_new_records_that_are_too_many_are_counted_and_the_link_continues_with_t
 
 
 def test_lines_and_left_out_lines_are_together_all_that_arrived(reader, monkeypatch):
-    """Check, for several limits, that each new line is on the page or is counted as left out."""
+    """Check with several limits that the page either shows each new line or counts it as left out."""
     for step, most, reads in ((7, 1000, 2), (7, 13, 50), (1000, 120, 1), (1, 119, 119)):
         monkeypatch.setattr(ranges, "STEP", step)
         monkeypatch.setattr(listing, "LIVE", most)

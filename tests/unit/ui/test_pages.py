@@ -1,4 +1,4 @@
-"""Tests of the template filters: messages show their commands as code, and no text becomes HTML."""
+"""Tests of the template filters: they show the commands in messages as code, and escape all other text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of the policy page: it counts the uses of each rule in a bounded number of lines."""
+"""Tests of the policy page: it counts the uses of each rule in a limited number of lines."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ RULE = ("sandbox", "default")
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SpoolReader]:
-    """Yield a spool in which lines 3 and 11 report that a policy was loaded. Each other line records 2 denials."""
+    """Yield a spool in which lines 3 and 11 record that a policy was loaded, and each other line records 2 denials."""
     monkeypatch.setattr(ranges, "STEP", 7)
     known = {"class_name": RULE[0], "host": "a.example", "port": 443, "rule": RULE[1]}
     denied = DeniedRecord(**known, code="no_rule", reason="no", count=2)  # type: ignore[arg-type]
@@ -76,11 +76,12 @@ def test_damaged_event_names_no_policy(reader):
 
 @pytest.mark.parametrize("cause", ["pruned", "too far away"])
 def test_policy_that_no_event_names_is_an_assumption(reader, cause):
-    """Expect the page to count all lines of the period, because the search for an earlier policy event finds none."""
+    """Expect the page to count all lines of the period, because it finds no earlier record of a loaded policy."""
     if cause == "pruned":
         with closing(sqlite3.connect(reader.path)) as db, db:
             db.execute("DELETE FROM records WHERE seq < 20")
-    # The count reads the clock three times. Then the search has time for only one range, which contains no event.
+    # The clock stands still while the page counts (three readings). After that, the search for an earlier record has
+    # time for only one range of lines, which contains none.
     times = iter([0.0] * 3 + [float(number) for number in range(100)])
     clock = (lambda: 0.0) if cause == "pruned" else lambda: next(times)
     uses, _, why, is_assumed = policy.read_uses(reader, "new", ranges.time_of(reader, 20), clock)

@@ -1,4 +1,4 @@
-"""Tests of the ranges of lines in which the web page reads the spool."""
+"""Tests of the ranges of line numbers that the web page reads from the spool, one after another."""
 
 import pytest
 

@@ -22,7 +22,7 @@ def said(*texts: str) -> dict[str, object]:
 
 
 def store(path: Path, *bodies: dict[str, object], **changes: object) -> None:
-    """Store one exchange for each request body. Response N has the id ``resp_N`` and the text ``answer N``."""
+    """Store one exchange for each request body. The N-th response has the id ``resp_N`` and the text ``answer N``."""
     with Spool(path, sync_seconds=None, local=True) as spool:
         for number, body in enumerate(bodies):
             headers = [("Traceparent", f"00-{body.pop('trace')}-00f067aa0ba902b7-01")] if "trace" in body else []
@@ -40,7 +40,10 @@ def store(path: Path, *bodies: dict[str, object], **changes: object) -> None:
 
 
 def members(path: Path, seq: int) -> list[tuple[int, list[str], list[str]]]:
-    """Return the line number, the signs and the added texts of each exchange in the session of a record."""
+    """Return (line number, signs, added texts) for each exchange in the session of a record.
+
+    Signs are the fields that connect the exchange to the record, such as `previous_response_id`.
+    """
     with SpoolReader(path) as reader:
         row = next(reader.query(Filters().within(seq, seq + 1)))
         view = session.read_session(reader, row, lambda: 0.0)
@@ -102,7 +105,7 @@ def test_search_stops_when_its_time_is_over_and_says_which_lines_it_read(path):
     assert (view.first, view.last) == (4, 5) and [one.row.seq for one in view.members] == [4, 5]
     text = render("session.html", view=view)
     assert not view.is_whole and "Other lines were not searched." in text
-    # The chosen record is the last member of the session, so only the first member has a link to more records.
+    # The page can link to the first and the last exchange. The last one is the chosen record, so it has no link.
     assert re.findall(r'href="(/records/\d+/session)"', text) == ["/records/4/session"]
 
 

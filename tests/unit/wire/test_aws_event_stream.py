@@ -39,7 +39,7 @@ def read(*chunks: bytes, limit: int = 1 << 20) -> tuple[list[Message], AwsEventS
 
 
 def by_botocore(body: bytes) -> tuple[list[Message], bool]:
-    """Return the messages that `botocore` finds, and whether it fails."""
+    """Return the messages that `botocore` finds, and whether it raises an error after them."""
     buffer = EventStreamBuffer()
     buffer.add_data(body)
     found: list[Message] = []

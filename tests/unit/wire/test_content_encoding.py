@@ -1,4 +1,4 @@
-"""Tests of content decoding: it is correct for every split of the bytes, and the output is bounded in size."""
+"""Tests of content decoding: the output is correct for every split of the bytes, and its size is limited."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_output_larger_than_a_piece_is_complete(coding: str) -> None:
 
 
 def flushing(coding: str) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    """Return two functions: one compresses data, the other flushes, so that a decoder can read all data so far."""
+    """Return two functions. One compresses data; the other flushes, so that a decoder can read all data so far."""
     if coding == "br":
         compressor = brotli.Compressor()
         return compressor.process, compressor.flush
@@ -120,7 +120,7 @@ def _bomb(coding: str, size: int) -> bytes:
 
 
 def test_decompression_bomb_stops_even_if_the_inner_coding_has_no_output() -> None:
-    # The inner data is a skippable zstd frame: a decoder reads its whole claimed length and returns no output.
+    # The inner data is a skippable zstd frame that claims a length of 2 GiB. A decoder reads it without any output.
     swallowing = b"\x50\x2a\x4d\x18" + (0x7FFFFFFF).to_bytes(4, "little") + bytes(1 << 26)
     decoded, decoder = decode("zstd, gzip", gzip.compress(swallowing), max_output=1 << 20)
     assert (decoded, decoder.exhausted) == (b"", True)

@@ -1,4 +1,4 @@
-"""Tests of JSON indentation for people: it is correct, and the result is bounded in size."""
+"""Tests of the indentation of JSON for human readers: it is correct, and its size is limited."""
 
 import json
 

@@ -28,7 +28,7 @@ def frames_of(messages, *, masked, pings=False):
 
 
 def read(reader, chunks):
-    """Read the chunks. Return (opcode, payload) of each message, and separately of each control frame."""
+    """Read the chunks. Return a list of messages and a list of control frames, each as (opcode, payload)."""
     messages, controls, payload = [], [], b""
     for chunk in chunks:
         end = 0
