@@ -1,4 +1,4 @@
-"""An HTTP proxy and an origin on loopback. They record the received requests, as evidence independent of the client.
+"""An HTTP proxy and an origin on loopback. They store received requests, so that tests need not trust the client.
 
 The proxy resolves every name to this machine and keeps the requested port.
 """
@@ -146,7 +146,7 @@ class UnixRecorder(Recorder):
 
 @dataclass
 class Network:
-    """A proxy, a TLS origin and a plain one. The certificate is for llm.example.test and loopback.
+    """A proxy, a TLS origin and a plain HTTP origin. The certificate is for llm.example.test and loopback.
 
     ``pem_file`` contains the key and the certificate for a server in the client's process.
     """

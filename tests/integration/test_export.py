@@ -237,7 +237,7 @@ def test_state_is_available_while_the_last_of_a_backlog_is_sent(spool, monkeypat
         exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest = None  # as the exporter's thread can do at any time
+            exporter._oldest = None  # The exporter's thread can do this at any time.
             return 100.0
 
         monkeypatch.setattr("openclaw_egress.export.exporter.time.monotonic", now)
@@ -419,7 +419,7 @@ def test_partial_success_is_not_success(spool, store):
     with Running(spool, store.url):
         until(drained(spool))
     assert [row.seq for row in spool.reader.query(Filters(state="dead_letter"))] == [3]
-    assert spool.stats()["acknowledged_records"] == 5  # four of five, and the line about the dead letter
+    assert spool.stats()["acknowledged_records"] == 5  # Four of the five lines, and the line about the dead letter.
 
 
 def test_too_large_push_is_halved_until_only_one_line_is_dead_lettered(spool, store):

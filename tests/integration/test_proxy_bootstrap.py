@@ -401,7 +401,10 @@ def test_dispatcher_of_an_undici_goes_through_the_proxy(undici_app: App, kind: s
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_dispatcher_that_resolves_names_itself_goes_through_the_proxy(undici_app: App, scheme: str) -> None:
-    """Test a dispatcher like that of OpenClaw's tool `web_fetch`: the proxy resolves the name instead."""
+    """Test a dispatcher that resolves names itself, like that of OpenClaw's tool `web_fetch`.
+
+    With the bootstrap, the proxy resolves the name instead.
+    """
     app = undici_app
     url = {"http": app.http, "https": app.https}[scheme]
     assert app.proxied({"way": "pinned", "url": f"{url}/page"}) == [{"status": 200, "body": "origin /page"}]

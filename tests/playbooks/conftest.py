@@ -1,4 +1,4 @@
-"""Fixtures for complete playbooks. Each host is a directory of this machine, with a fake `docker` and `ufw`.
+"""Fixtures that run complete playbooks. Each host is a directory of this machine, with a fake `docker` and `ufw`.
 
 `make playbooks` runs these tests, and `make molecule` runs them beside its scenarios. `make test` does not, because
 each test starts hundreds of processes.

@@ -247,7 +247,7 @@ def test_rollback_keeps_later_edits_and_names_them(hosts):
     hosts.script.write_text(hosts.script.read_text().replace("with care", "with more care"))
     hosts.loki_file.write_text(hosts.loki_file.read_text() + "# mine\n")
     hosts.docker.change(images=hosts.docker.state["images"] | {"openclaw:local": "sha256:newer"})
-    # Keep the spool, with the option of rollback.yml for this.
+    # Keep the spool: rollback.yml has an option for this.
     said = hosts.roll_back("-e", "openclaw_egress_keep_spool=true")
     home = hosts.at / "vps1" / "openclaw-egress"
     kept = {home, home / "proxy-spool", home / "proxy-spool" / "spool.db", compose}

@@ -1,4 +1,7 @@
-"""Evidence from hosts outside the proxy: requests and packets that arrived there, whatever the client reports."""
+"""Evidence of requests and packets that arrived at hosts outside the proxy.
+
+It is independent of the client's report.
+"""
 
 from __future__ import annotations
 

@@ -72,5 +72,5 @@ def answers(python: Sequence[str], knowledge: Knowledge, host: str, path: str = 
 
 
 def techniques(place: str, *, alone: bool) -> list[Technique]:
-    """Return the techniques for a test location. ``alone`` selects those that must run alone, or else all others."""
+    """Return the techniques for a test location: if ``alone``, those that must run alone; if not, all others."""
     return [found for found in REGISTRY.techniques.values() if place in found.places and found.alone == alone]

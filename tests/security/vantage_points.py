@@ -59,13 +59,13 @@ def _engine(*words: str) -> str:
 
 
 def _gone(*words: str) -> None:
-    """Remove an object from that engine. Ignore failures, because they must not hide the results of the attacks."""
+    """Remove a container or network from that engine. Ignore failures, so that they do not hide the results."""
     with contextlib.suppress(AssertionError):
         _engine(*words)
 
 
 def _into(*words: str) -> tuple[str, ...]:
-    """Return the command that runs ``words`` in the gateway with standard input."""
+    """Return the command that runs ``words`` in the gateway's container, with standard input attached."""
     return (
         "docker",
         "exec",
@@ -95,7 +95,7 @@ def _address_of(container: str) -> str:
 
 
 def _bridges() -> list[str]:
-    """Return the gateway's address on each bridge of its own Docker engine, IPv6 included."""
+    """Return the gateway's address on each bridge of its own Docker engine, including IPv6 addresses."""
     networks = _engine("network", "ls", "--quiet", "--filter", "driver=bridge").split()
     return _engine("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}} {{end}}", *networks).split()
 
@@ -164,7 +164,11 @@ def _peer(stack: contextlib.ExitStack) -> str:
 
 
 def _no_way_out_of_the_lab() -> None:
-    """Check that every network of the lab is internal, because some targets are real internet addresses."""
+    """Check that every network of the lab is internal, because some targets are real internet addresses.
+
+    Raises:
+        RuntimeError: a network is not internal; no packets were sent.
+    """
     hosts = run("docker", "ps", "--quiet", "--filter", f"name=^{NAME}-").split()
     form = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
     for network in sorted(set(run("docker", "inspect", "--format", form, *hosts).split()) - {"none"}):

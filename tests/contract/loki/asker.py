@@ -46,7 +46,7 @@ def pairs(plain: Mapping[str, Any]) -> list[KeyValue]:
 
 
 class Allowance:
-    """Client-side model of Loki's rate limit. It delays pushes, so that only the rate cases exceed the limit."""
+    """Client-side model of Loki's rate limit. It delays pushes, so that only the tests of the rate limit exceed it."""
 
     def __init__(self, limited: bool = True) -> None:
         self._limited = limited

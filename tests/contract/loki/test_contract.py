@@ -19,7 +19,7 @@ type Ask = Callable[[str], Asker]
 
 
 def unnamed(answer: Any, service: str, name: str) -> Any:
-    """Replace the random part of names in a response by RUN, as in the recording."""
+    """Replace the random part of the names in a response with RUN, as in the recording."""
     return json.loads(json.dumps(answer).replace(service, f"p-RUN-{name}"))
 
 

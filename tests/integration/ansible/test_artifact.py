@@ -1,4 +1,4 @@
-"""Tests of the built collection, installed into another directory and run from there."""
+"""Tests of the built collection artifact, which is installed into an empty directory and run from there."""
 
 import subprocess
 import sys

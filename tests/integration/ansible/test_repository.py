@@ -1,4 +1,4 @@
-"""Tests of files that only tools read: changelog fragments, ignore files of ansible-test, workflows."""
+"""Tests of files that only tools read: changelog fragments, the ignore files of ansible-test, and workflows."""
 
 import re
 

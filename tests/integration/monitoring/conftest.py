@@ -47,7 +47,7 @@ class Target:
 
 
 def targets(language: str) -> list[Target]:
-    """Return the queries of the committed dashboards in one language: ``prometheus`` or ``loki``."""
+    """Return the queries of the committed dashboards in one query language: ``prometheus`` or ``loki``."""
     found = []
     for path in sorted((FILES / "grafana").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:

@@ -61,7 +61,7 @@ _DENIED = re.compile(r'_denied_total\{code="(\w+)",egress_class="(\w+)",enforced
 
 
 def refusals(proxy: RunningProxy) -> Counter[tuple[str, str, str]]:
-    """Return the number of refusals so far by class, rule and code. Refusals in summary records count, too."""
+    """Return the number of refusals so far by class, rule and code, including those in summary records."""
     found = _DENIED.findall(proxy.metrics())
     return Counter({(class_name, rule, code): int(float(count)) for code, class_name, rule, count in found})
 

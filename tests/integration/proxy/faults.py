@@ -1,4 +1,4 @@
-"""A proxy in the test process, in which a test can make any line raise, and an upstream that checks the records."""
+"""A proxy in the test process that can raise an exception at any code line, and an upstream that checks the records."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Injected(Exception):
 
 
 class Faults:
-    """A tracer (PEP 669) that stores which lines of given functions one thread runs, and can raise at one line."""
+    """A tracer (PEP 669) that stores which lines of the given functions a thread runs, and can raise at one of them."""
 
     TOOL = 4
 
@@ -237,7 +237,7 @@ class Upstream:
             server.server_close()
 
     def accepted(self, address: Any) -> None:
-        """Count a connection, unless it is a probe of `connections`."""
+        """Count an accepted connection, unless `connections` opened it as a probe."""
         with self._changed:
             if address in self._probes:
                 self._probes.remove(address)
@@ -259,13 +259,13 @@ class Upstream:
         return self._connections
 
     def arrived(self, host: str, path: str, body: bytes) -> None:
-        """Store a complete request. Report it in `unrecorded` if the spool does not contain it yet."""
+        """Store a complete request. Add it to `unrecorded` if the spool does not contain it yet."""
         self.requests.append((host, path))
         if host == INSPECTED and not self._recorded(path, body):
             self.unrecorded.append(path)
 
     def message_arrived(self, path: str, message: bytes) -> None:
-        """Report a WebSocket message in `unrecorded` if the spool does not contain it yet."""
+        """Add the path of a WebSocket message to `unrecorded` if the spool does not contain the message yet."""
         assert self.spool is not None
         with contextlib.closing(sqlite3.connect(self.spool, timeout=SECONDS)) as db:
             chunks = db.execute("SELECT data FROM chunks WHERE direction = 'request'").fetchall()
@@ -351,7 +351,8 @@ class ProxyHere:
         self.patience = SECONDS
         self.loop = asyncio.new_event_loop()
         self._stop: list[Callable[[], None]] = []
-        # Do not install the signal handler, because only the main thread can. Store it: calling it stops the proxy.
+        # Do not install the signal handler, because only the main thread can do that. Store it, because `stop` calls
+        # it.
         self.loop.add_signal_handler = lambda _, stop: self._stop.append(stop)  # type: ignore[method-assign,assignment,misc]
         self._thread = threading.Thread(target=self._run, name="proxy")
         self.context = ssl.create_default_context(cafile=str(upstream.ca_file))

@@ -1,6 +1,6 @@
-"""Tests that run the `make attack` techniques for proxies on loopback, against this proxy and a bare mitmdump.
+"""Tests that run the proxy techniques of `make attack` on loopback, against this project's proxy and a bare mitmdump.
 
-The bare mitmdump proves that the techniques work: they bypass it, but not this project's proxy.
+The bare mitmdump proves that the techniques work: they bypass mitmdump, but not this project's proxy.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.support.proxy_process import free_ports
 
 THROUGH_THE_PROXY = ("http", "tls", "addresses", "records")
 SLOW = "rebinding"
-"""Technique that needs a name server with changing responses. Only the lab has one."""
+"""Technique that the tests skip, because it needs a name server with changing responses. Only the lab has one."""
 
 GET_PAST_A_BARE_MITMDUMP = {
     "plainly", "host_header_elsewhere", "one_connection_two_requests", "redirects", "connect_in_connect",
@@ -33,7 +33,10 @@ GET_PAST_A_BARE_MITMDUMP = {
 
 
 def ways_out(knowledge, providers):
-    """Run the techniques. Return those that bypassed the proxy, the errors of those that failed, and all tokens."""
+    """Run the techniques.
+
+    Return those that bypassed the proxy, the errors of those that failed, and all tokens by name.
+    """
     chosen = [
         found
         for found in techniques("browser", alone=False)

@@ -1,4 +1,4 @@
-"""Tests of malformed input: it gets at most one response, and neither reaches a destination nor stops the proxy."""
+"""Tests of malformed input. It gets at most one response, reaches no destination, and does not stop the proxy."""
 
 import json
 import socket
@@ -68,7 +68,7 @@ def test_invalid_tls_inside_a_tunnel_does_not_reach_the_provider(proxy, provider
         with connected(proxy.ports["gateway"]) as sock:
             assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
             sock.sendall(garbage + SECRET.encode())
-            sock.settimeout(1)  # Do not wait long, because the proxy waits for the rest of a TLS record.
+            sock.settimeout(1)  # Use a short timeout, because the proxy waits for the rest of a TLS record.
             read_all(sock)
     assert not providers.asked_since(began)
 

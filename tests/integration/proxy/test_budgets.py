@@ -24,7 +24,7 @@ BUDGETS = [
 
 @pytest.fixture(params=BUDGETS, ids=["hour", "day", "cost"])
 def limited(request, tmp_path, providers):
-    """Yield a proxy that enforces budgets for the class browser, the budgets, and their period."""
+    """Yield three values: a proxy that enforces budgets for class browser, these budgets, and their period."""
     limits, period = request.param
     running = ClockedProxy(tmp_path, [providers.port, providers.http_port], providers.ca_file)
     text = running.policy_file.read_text()

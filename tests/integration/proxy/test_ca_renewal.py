@@ -56,7 +56,7 @@ def aging(request, tmp_path_factory, providers) -> Iterator[ClockedProxy]:
 
 @dataclass
 class Served:
-    """The certificates that one client received, leaf and issuer, as OpenSSL verified them."""
+    """The leaf certificate and the issuing certificate that one client received, as verified by OpenSSL."""
 
     leaf: x509.Certificate
     issuing: x509.Certificate

@@ -1,4 +1,4 @@
-"""Tests of `kill -9` during exchanges: complete ones are recorded once, all others as interrupted."""
+"""Tests of `kill -9` during exchanges: complete exchanges are recorded once, all others as interrupted."""
 
 import threading
 import time

@@ -130,7 +130,7 @@ def test_running_proxy_responds_403_exactly_if_explain_denies(lean, values):
     lean.policy_file.write_text(policy_text(chance, values))
     policy = load_policy(lean.policy_file, None)
     lean.ports = {found.name: found.listen for found in policy.classes.values()}
-    answers = Answers({})  # The policy resolves every name to a fixed address.
+    answers = Answers({})  # Resolve no names: the policy has a fixed address for each name.
     seen = {"allowed": 0, "denied": 0, "malformed": 0}
     with lean:
         listeners = {name: Listener(port) for name, port in lean.ports.items()}

@@ -15,7 +15,7 @@ H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA
 
 @pytest.fixture(scope="module", params=["lean", "stock"])
 def limited(request, tmp_path_factory, providers):
-    """Start a proxy: class gateway may POST /otlp/v1/logs to a loopback address, and class browser to a name."""
+    """Start a proxy that allows POST /otlp/v1/logs: class gateway to a loopback address, class browser to a name."""
     running = make_proxy(tmp_path_factory.mktemp(f"limited-{request.param}"), providers, request.param)
     exception = {
         "cidr": "127.0.0.1/32",
@@ -50,7 +50,10 @@ def route(request, limited, providers):
 
 
 def requested(providers, began: float, number: int) -> list[dict]:
-    """Wait for ``number`` requests in the provider's log: a response can arrive before its log entry. Return them."""
+    """Wait until the provider's log has ``number`` requests, and return them.
+
+    A response can arrive before its log entry.
+    """
     end = time.monotonic() + 30
     while len(found := providers.asked_since(began)) < number and time.monotonic() < end:
         time.sleep(0.02)

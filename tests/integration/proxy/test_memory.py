@@ -150,7 +150,7 @@ def test_refusal_names_the_setting_of_the_memory_budget(small):
 
 
 def test_large_streams_share_the_budget_and_none_is_lost(patient):
-    """Run all streams in parallel. Their captures together exceed the budget."""
+    """Run all streams in parallel. Together, the data that the proxy captures exceeds the memory budget."""
     assert posts(patient, 12, 3 * MIB) == [200] * 12
     assert is_given_back(patient)
 

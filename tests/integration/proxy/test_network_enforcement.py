@@ -89,7 +89,10 @@ def test_action_report_allows_and_records_the_request(proxy, providers, seq):
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["connect", "absolute"])
 def test_address_guard_refuses_internal_addresses(proxy, providers, host, how):
-    """Request guarded addresses from an open class. Its exception covers the fake provider's ports, not 9464 and 81."""
+    """Request guarded addresses from an open class.
+
+    The exception of this class covers the fake provider's ports, but not ports 9464 and 81.
+    """
     began = time.time()
     if how == "connect":
         data = f"CONNECT {host}:9464 HTTP/1.1\r\nHost: {host}:9464\r\n\r\n"

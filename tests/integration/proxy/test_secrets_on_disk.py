@@ -172,7 +172,7 @@ def recovered(proxy: RunningProxy, call: Call, origin: Origin) -> dict[str, Any]
 
 
 def settle() -> None:
-    """Wait for the journal, which writes every 50 ms."""
+    """Wait until the journal, which writes every 50 ms, has stored the bytes that the proxy received."""
     time.sleep(0.2)
 
 

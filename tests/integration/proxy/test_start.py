@@ -1,4 +1,4 @@
-"""Tests of a start with operator errors: it fails with one message (what, where, remedy) and no traceback."""
+"""Tests of starts with operator errors: the proxy exits with one message (what, where, remedy) and no traceback."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Tests of the web page in a real Chromium: hostile records, keyboard, live records, and axe-core."""
+"""Tests of the web page in a real Chromium: hostile records, keyboard use, live records, accessibility (axe-core)."""
 
 import json
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Code that runs inside a container. :mod:`tests.security.remote_exec` sends it as text; use only standard modules."""
+"""Code that runs inside a container. It imports only standard modules, because `remote_exec` sends it as text."""

@@ -1,8 +1,8 @@
 """Attack techniques, the knowledge that they use, and the function that runs them inside a container.
 
-A technique is a generator function. Each :class:`Try` that it yields describes one attempt. It contains evidence if
-the client received a response that network enforcement should have stopped. A client does not see whether packets
-without a response or DNS queries arrived. The harness finds these in the logs outside, by the technique's token.
+A technique is a generator function. Each :class:`Try` that it yields describes one attempt. The `Try` contains evidence
+if the client received a response that network enforcement should have stopped. A client does not see whether packets
+without a response or DNS queries arrived. The harness finds these in logs outside the proxy, by the technique's token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SECONDS = 120.0
-"""Timeout of a technique in seconds. After it the technique counts as broken, because some attempts were not made."""
+"""Timeout of a technique in seconds.
+
+After this time the technique counts as broken, because some attempts were not made.
+"""
 
 AT_ONCE = 6
 """Number of techniques that run in parallel. They use little CPU, because they mostly wait for timeouts."""
@@ -33,7 +36,7 @@ ENFORCED = ("sandbox", "browser", "build", "neighbour")
 PLACES = (*ENFORCED, "gateway")
 
 PEER = "macvlan"
-"""A test location: an unknown host on the internal network, in a macvlan network made with the gateway's daemon."""
+"""A test location: an unknown host on the internal network, on a macvlan network that the gateway's daemon creates."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Knowledge:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Knowledge:
-        """Read the object from JSON; lists become tuples."""
+        """Create the object from JSON values. Lists become tuples."""
 
         def frozen(value: Any) -> Any:
             return tuple(frozen(one) for one in value) if isinstance(value, list) else value
@@ -90,7 +93,7 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Try:
-    """One attempt. ``reached`` is evidence that it reached a forbidden destination; empty if there is none."""
+    """One attempt. ``reached`` is evidence that it reached a forbidden destination; empty without such evidence."""
 
     what: str
     reached: str = ""
@@ -110,7 +113,7 @@ class Attack:
         return f"{self.token}.{self.knowledge.denied}"
 
     def tries(self, what: str, ask: Callable[[], str]) -> Try:
-        """Run one attempt. An OSError means that the attempt was stopped."""
+        """Run one attempt. Return its result. An OSError means that the attempt was stopped."""
         try:
             return Try(what, ask())
         except OSError as error:
@@ -131,7 +134,7 @@ class Technique:
 
     Attributes:
         places: the test locations in which to run it.
-        lawful: locations whose class may request the technique's names, so that DNS queries for them are no bypass.
+        lawful: locations whose class may request the technique's names, so DNS queries for them are not a bypass.
         alone: whether the technique must run alone, because it puts load on the proxy.
         description: one sentence that describes the technique.
     """

@@ -23,7 +23,7 @@ ALLOWED = ("sandbox", "browser", "build")
 H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 QUIET = 1.0
-"""Timeout in seconds for reading a response. After it the response counts as complete, even on an open connection."""
+"""Timeout in seconds for reading a response. After it, the response counts as complete, even on an open connection."""
 
 INSPECTED = ("browser", "gateway")
 """Test locations whose class may reach an inspected host."""
@@ -273,7 +273,7 @@ def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 
 def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
-    """Send bytes in the decrypted tunnel. Return an empty text: the site's log shows a bypass."""
+    """Send bytes in the decrypted tunnel. Always return an empty text, because only the site's log shows a bypass."""
     with connected(attack.knowledge.proxy, patience) as sock:
         if connect(sock, f"{attack.knowledge.inspected}:{attack.knowledge.tls_port}") != 200:
             raise OSError("the proxy opened no tunnel to the inspected host")
@@ -358,7 +358,7 @@ def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
 
 
 def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
-    """Send bytes in a tunnel to a host. Return an empty text: the site's log and the proxy's records show a bypass."""
+    """Send bytes in a tunnel to a host. Always return an empty text, because only logs and records show a bypass."""
     with connected(attack.knowledge.proxy, QUIET) as sock:
         if connect(sock, f"{host}:{attack.knowledge.http_port}") == 200:
             sock.sendall(data)

@@ -1,6 +1,7 @@
-"""Load techniques with limits. While they run, the harness sends requests as the gateway. Each failure is a finding.
+"""Techniques that put a limited load on the proxy. Meanwhile, the harness sends requests as the gateway.
 
-Constants limit the duration and the number of connections. At its end, a technique closes its connections.
+Each request of the gateway that fails is a finding. Constants limit the duration and the number of connections. At its
+end, a technique closes its connections.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) ->
 
 
 def _again_and_again(send: Callable[[], object]) -> int:
-    """Repeat an action until the deadline. Return the number of repetitions."""
+    """Repeat an action for ``SECONDS``. Return the number of repetitions."""
     end, times = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
         with contextlib.suppress(OSError):

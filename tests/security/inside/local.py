@@ -24,7 +24,7 @@ UNINTERESTING = {"proc", "sys", "node_modules", "site-packages", "locale", "doc"
 
 
 def _files(limit: int = 400_000) -> Iterator[tuple[str, str]]:
-    """Yield the files in the container as (folder, name), without uninteresting folders."""
+    """Yield the files in the container as (folder, name). Skip folders in ``UNINTERESTING``, and stop at the limit."""
     for folder, folders, names in os.walk("/"):
         folders[:] = [name for name in folders if name not in UNINTERESTING]
         for name in names:
@@ -126,7 +126,10 @@ def _named(url: str) -> dict[str, str]:
 
 
 def _command(command: tuple[str, ...], environment: dict[str, str]) -> str:
-    """Run a command. Return the status code that it prints as evidence, except 403, the proxy's refusal."""
+    """Run a command.
+
+    Return the status code that it prints as evidence of a bypass, except 403, which is the proxy's refusal.
+    """
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=8, check=False)
     except subprocess.TimeoutExpired:

@@ -30,13 +30,13 @@ def client_hello(*extensions: bytes) -> bytes:
 
 
 def records(message: bytes, size: int = 16384) -> bytes:
-    """Split a handshake message into records of a given size."""
+    """Split a handshake message into TLS records of the given size."""
     pieces = (message[at : at + size] for at in range(0, len(message), size))
     return b"".join(b"\x16\x03\x01" + _vector(piece) for piece in pieces)
 
 
 def responded(data: bytes) -> str:
-    """Return evidence of a response: a ServerHello."""
+    """Return evidence if the response is a ServerHello, or an empty text if it is not."""
     return "a ServerHello" if data[:1] == b"\x16" and data[5:6] == b"\x02" else ""
 
 
