@@ -309,7 +309,8 @@ class _Search:
     def _escapes(self, program: str, before: list[str]) -> bool:
         """Return whether a call of docker by its path bypasses the wrapper.
 
-        It does in other shells than bash, because only bash accepts a path as the name of a function.
+        It does in shells other than bash, because only bash accepts a path as the name of a function. It also does if
+        a program such as `env` starts docker.
         """
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 

@@ -476,7 +476,7 @@ def docker_build(
 
 
 def compose_build(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
-    """Run `compose build` or `compose up --build` with the bootstrap. Return the exit status; None if not needed.
+    """Run `compose build` or `compose up --build` with the bootstrap. Return the status; None if no build needs it.
 
     The build reads the resolved configuration from standard input, reduced to the keys that builds need. Therefore no
     file contains the project's values, and the labels of containers name the operator's own files.
@@ -638,7 +638,7 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
 
 
 def execute(words: list[str]) -> int:
-    """Replace this process by the command."""
+    """Replace this process with the command."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores SIGPIPE, and the command would inherit that.
     try:
         os.execvp(words[0], words)

@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The plan for the gateway's service: the settings that the role writes into its own compose file, or the problems.
+"""The plan for the gateway's service: settings that the role writes into its own compose file, or problems.
 
 :func:`make_plan` is pure. It makes its decisions from the configuration with resolved variables, but takes the text of
 settings from the configuration with unresolved variables. The role's file therefore contains no secret from ``.env``,

@@ -26,7 +26,7 @@ from tests.support.hostile_records import hostile_exchange
 from tests.support.ui_process import RunningUI
 
 NEAR = 2000
-"""Number of records before the middle, and number after it, that get log lines of agent runs."""
+"""Number of records on each side of the middle that get log lines of agent runs."""
 RUNS, TURNS = 40, 50
 """Number of parallel agent runs, and number of requests in each run."""
 SAID = "The tests of the parser fail on line breaks inside of quoted fields; I look at its states. " * 5

@@ -1,4 +1,4 @@
-"""Theme upstream: the provider is faulty. The client must see a failure, the record the fault; memory is limited."""
+"""Theme upstream: the provider is faulty. Clients must see failures, records must name the faults."""
 
 from __future__ import annotations
 

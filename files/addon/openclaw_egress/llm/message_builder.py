@@ -105,7 +105,7 @@ class Parts:
         role: str = "assistant",
         parts: list[dict[str, Any]] | None = None,
     ) -> ResponseFacts:
-        """Return the information in a stream that has one message, with that message.
+        """Return the information in a stream together with its assembled message.
 
         Args:
             facts: the information without the message. Its first finish reason becomes that of the message.

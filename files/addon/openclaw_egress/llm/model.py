@@ -49,7 +49,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Billing:
-    """The values, in addition to `Usage`, that the price of a response depends on. An absent value is None."""
+    """Values, in addition to `Usage`, on which the price of a response depends. An absent value is None."""
 
     stated_cost: float | None = None
     """The cost that the provider reports, in the provider's unit."""
@@ -130,7 +130,7 @@ class ResponseReader(Protocol):
         """Process the next bytes of the body."""
 
     def finish(self) -> ResponseFacts:
-        """End the body, complete or not, and return the information read."""
+        """Return the information in the body, which may be incomplete. The caller sends no more bytes."""
 
 
 class Assembler(Protocol):

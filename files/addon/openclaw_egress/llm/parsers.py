@@ -121,7 +121,7 @@ class PlainReader:
         return self._api.whole(self._members.found if self._members is not None else {})
 
     def _lines_in(self, body: bytearray) -> ResponseFacts | None:
-        """Return the information in JSON lines whose content type is missing; None for any other body."""
+        """Return the information in JSON lines that arrived without a content type; None for any other body."""
         stream = JsonStreamReader(self._api, lines=True)
         for at in range(0, len(body), _SLICE_BYTES):
             stream.feed(bytes(body[at : at + _SLICE_BYTES]))

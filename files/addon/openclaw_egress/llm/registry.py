@@ -62,8 +62,8 @@ APIS: tuple[Api, ...] = (
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records use them as ``error.type``."""
 
-# Paths of APIs without a registration, and the providers that serve them. The readers ignore these paths. Only on hosts
-# of these providers, bodies are recorded without a scan for credentials: other hosts may use a path for any purpose.
+# Paths of APIs without a registration, and the providers that serve them. The readers ignore these paths. On other
+# hosts, such a path can have any purpose, so the proxy scans the bodies there for credentials.
 _UNREAD_PATHS = (
     (re.compile(r"/rerank/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),

@@ -1,4 +1,4 @@
-"""Search conditions as operators write them: times, status ranges, events and codes. Pure functions."""
+"""Parsers of the search conditions that operators write: times, status ranges, events and codes. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InvalidCondition(EgressError):
 
 
 def moment(text: str) -> int:
-    """Return the time that the text names, in Unix nanoseconds.
+    """Parse a time. Return it in Unix nanoseconds.
 
     Raises:
         InvalidCondition: the text is not a time.
@@ -38,7 +38,7 @@ def moment(text: str) -> int:
 
 
 def status_range(text: str) -> tuple[int, int]:
-    """Return the lowest and the highest status that the text names.
+    """Parse a status or a range. Return the lowest and the highest status.
 
     Raises:
         InvalidCondition: the text is not a status or a range.
@@ -50,7 +50,7 @@ def status_range(text: str) -> tuple[int, int]:
 
 
 def known_code(text: str) -> str:
-    """Return the text unmodified, if it is the code of a decision.
+    """Check that the text is the code of a decision. Return it unmodified.
 
     Raises:
         InvalidCondition: no decision has such a code.

@@ -1,4 +1,4 @@
-"""The base of the page's handlers: access, headers, queries and errors."""
+"""The base class of the page's handlers: access, headers, queries and errors."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from openclaw_egress.spool.reader import Brief, Filters, Row, SpoolReader
 from openclaw_egress.ui import exchange, listing, ranges
 
 NEAR = 2_000
-"""Number of lines that the search reads before the exchange, and the same number after it."""
+"""Number of lines that the search reads on each side of the exchange."""
 SHOWN = 20_000
 """Maximum number of characters of an exchange's turns on the page. The page of the record shows more."""
 _PREVIOUS = re.compile(r'"previous_response_id" ?: ?"([A-Za-z0-9_-]{1,128})"')

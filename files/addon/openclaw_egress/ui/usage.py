@@ -81,7 +81,7 @@ def usage_of(
     class_name: str | None,
     clock: Callable[[], float],
 ) -> UsageView:
-    """Return the hourly totals of a period, grouped, and its slowest and most expensive exchanges."""
+    """Return the contents of the usage page: grouped totals, and the slowest and most expensive exchanges."""
     began = clock()
     # Read the totals only once, and without durations. Otherwise a month with many models takes seconds.
     names = (By.MODEL, By.CLASS, By.DAY)
