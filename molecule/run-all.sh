@@ -45,7 +45,8 @@ playbooks=$!
 began=$SECONDS
 molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
 row "lab up" passed - $((SECONDS - began))
-# Run scenarios that restore the hosts first. Each of the last two scenarios starts with the deployment of the previous one.
+# First run the scenarios that restore the hosts. Each of the last two scenarios starts with the deployment of the
+# previous one.
 for scenario in "${scenarios[@]}"; do
   began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"

@@ -121,8 +121,8 @@ def files_with(text: str, host: str) -> list[str]:
 
 def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
     assert in_loki[0][0]["openclaw_egress_key"] == hashlib.sha256(KEY.encode()).hexdigest()[:12]
-    # Check that the search covers the right files: it must find the text of the turn. Query VictoriaLogs instead,
-    # because it compresses its files.
+    # Check that the search covers the right files: it must find the text of the turn. VictoriaLogs compresses its
+    # files, so query VictoriaLogs instead.
     assert any(path.endswith(("spool.db", "spool.db-wal")) for path in files_with(MARK, "vps1"))
     assert "/var/lib/loki-stand-in.jsonl" in files_with(MARK, "vps2")
     assert victorialogs(f'"{MARK}" _time:1h')
@@ -193,7 +193,7 @@ def test_the_operators_files_keep_their_bytes():
     assert "These comments must survive" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
-# The command that runs site.yml, as an operator runs it.
+# The command with which an operator runs site.yml.
 SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.site")
 
 
@@ -219,7 +219,10 @@ def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
 
 
 def test_openclaws_proxy_validate_succeeds():
-    """Run `openclaw proxy validate`. It succeeds if the URL responds and the proxy refuses its loopback canary."""
+    """Run `openclaw proxy validate`.
+
+    It succeeds if the URL responds and the proxy refuses OpenClaw's canary on loopback.
+    """
     answer = in_gateway(
         "sh", "-c",
         "cd /app && exec node openclaw.mjs proxy validate --proxy-url http://openclaw-proxy:8080"

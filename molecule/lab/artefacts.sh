@@ -134,7 +134,7 @@ trusting() {
   local work
   work=$(mktemp -d)
   cp "$3" "$work/ca.crt"
-  # Write a policy file for Chromium: it accepts a CA for all users only through this file.
+  # Write a policy file for Chromium, because only such a file makes Chromium trust a CA for all users.
   mkdir "$work/policies"
   printf '{"CACertificates": ["%s"]}\n' "$(openssl x509 -in "$3" -outform DER | base64 -w0)" >"$work/policies/ca.json"
   docker build --quiet --tag "$1" --file - "$work" >/dev/null <<DOCKERFILE
@@ -245,7 +245,8 @@ openclaw() {
       cd "$work/app" && export PATH=$work/node/node_modules/.bin:$PATH && npm init -y >/dev/null &&
       npm install "openclaw@$OPENCLAW_VERSION") >"$CACHE/openclaw.log" 2>&1 ||
       { tail -5 "$CACHE/openclaw.log" >&2; return 1; }
-    # Move OpenClaw, because in its image it is in /app. Node finds the dependencies in the parent directory.
+    # Move OpenClaw out of node_modules, because it is in /app in OpenClaw's own image. Node also searches the parent
+    # directory for its dependencies.
     mv "$work/app/node_modules/openclaw" "$work/app/openclaw"
     mv "$work" "$directory"
   fi

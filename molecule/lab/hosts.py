@@ -79,7 +79,10 @@ def in_browser(*words: str) -> str:
 
 
 def page(url: str) -> str:
-    """Load a page in a real Chromium in a browser's container. Return its HTML, or output with `net::ERR_…`."""
+    """Load a page in a real Chromium in a browser's container.
+
+    Return its HTML, or an error message with `net::ERR_…`.
+    """
     return in_browser("timeout", "60", "sandbox-browser", "--dump-dom", url)
 
 
@@ -171,7 +174,7 @@ def soon[T](find: Callable[[], T], seconds: float = 30) -> T:
 
 
 def changes_since(scenario: str, *hosts: str) -> str:
-    """Return a diff of the hosts' state between the scenario's start and now; empty without a difference."""
+    """Return a diff of the hosts' state between the scenario's start and now, or an empty text if nothing differs."""
     before = (ROOT / "build" / "lab" / f"{scenario}.before").read_text().splitlines()
     after = run("molecule/lab/lab", "snapshot", *hosts).splitlines()
     assert len(before) > 1000, "the saved listing of the hosts is incomplete"

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, FORWARDER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
 SUBNET = "172.31.250.0/24"
-# The shared proxy port. Firewall rules redirect connections to it, from each network to the listener of its class.
+# The shared proxy port. Firewall rules redirect connections from this port to the listener of the client's class.
 SHARED_PORT = f"{PROXY}:3128"
 LISTENERS = {SHARED_PORT, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
 ELSEWHERE = {
@@ -182,7 +182,7 @@ def sent_without_rules(*inside: str) -> str:
 
 
 def test_proxy_and_ingress_forwarder_do_not_route():
-    """Set each container that is on both networks as the default router. Neither may forward packets."""
+    """Use each container that is on both networks as the default router. Neither may forward packets."""
     pid = on("vps1", "docker", "inspect", "--format", "{{.State.Pid}}", "openclaw-gateway").strip()
     inside = ("nsenter", "--target", pid, "--net")
     before = ways_out()
