@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""An editor for the ``.env`` file of a compose project. It preserves all other lines byte for byte.
+"""An editor for the ``.env`` file of a compose project. It preserves every line that it does not edit.
 
 The syntax follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in single quotes
 (literal) or in double quotes. A quoted value may have several lines. The last entry of a name wins. A new entry is

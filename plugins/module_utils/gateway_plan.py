@@ -359,7 +359,7 @@ def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
     """Return the operator's entrypoint as a list for a compose file. Keep unresolved variables if possible."""
     if gateway.raw is not None and gateway.words("entrypoint"):
         text = inputs.words(gateway.raw.get("entrypoint"))
-        # Do not use the text if its words differ in number: Compose resolves variables before it splits a string into
+        # Do not use the text if the number of words differs: Compose resolves variables before it splits a string into
         # words.
         if len(text) == len(start.entrypoint):
             return text
@@ -610,7 +610,7 @@ def _plan_ca(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _plan_networks(plan: Plan, gateway: _Gateway) -> None:
-    """Plan the ingress forwarder's networks. Add the gateway to the proxy's network if they share no network."""
+    """Plan the ingress forwarder's networks. Add the gateway to the proxy's network if the two share none."""
     options, project = gateway.options, gateway.project
     plan.own_networks = dict(inputs.networks(gateway.source)) or {"default": {}}
     plan.ports = list(gateway.source.get("ports") or [])

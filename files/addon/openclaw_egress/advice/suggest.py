@@ -237,7 +237,7 @@ def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
 
 
 def parents(host: str) -> Iterator[str]:
-    """Yield the wildcards above a name, the closest first: ``*.b.c`` and ``*.c`` for ``a.b.c``."""
+    """Yield the wildcards that match a name, the closest first: ``*.b.c`` and ``*.c`` for ``a.b.c``."""
     while (dot := host.find(".")) >= 0:
         host = host[dot + 1 :]
         yield f"*.{host}"

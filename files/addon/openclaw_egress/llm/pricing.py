@@ -187,7 +187,7 @@ def _model_of_arn(arn: str) -> str | None:
 def _at_standard_terms(asked: RequestFacts, billing: Billing) -> bool:
     """Return whether the prices in the data apply to this tier, speed and region.
 
-    For each of them that the response does not report, use the value in the request.
+    If the response does not report one of them, use its value in the request.
     """
     tier = billing.service_tier or (None if asked.service_tier in _UNDECIDED_TIERS else asked.service_tier)
     terms = (

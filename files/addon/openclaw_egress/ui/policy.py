@@ -82,7 +82,7 @@ class PolicyView:
     others: Sequence[tuple[str, str, str]] = ()
     """Class, rule name and uses of decisions that no rule in the file made. Example of a name: ``address-guard``."""
     since: str = ""
-    """Time of the oldest counted record."""
+    """Time from which records are counted."""
     limit: str = ""
     """Reason why the page does not count the records of the last day before ``since``; empty if it counts them all."""
     is_assumed: bool = False

@@ -40,7 +40,7 @@ class Links:
     digests: Sequence[str] = ()
     """Hashes of the request's turns, except those of the role ``system``; only the first hash if ``turns`` is None."""
     turns: tuple[Sequence[Turn], Sequence[Turn]] | None = None
-    """The turns of request and response; None if neither trace ID nor first turn are those of the chosen exchange."""
+    """The turns of request and response; None if trace ID and first turn both differ from the chosen exchange."""
     cuts: Sequence[str] = ()
     """Reasons why ``turns`` may be incomplete; see `exchange.cuts_of`."""
 
