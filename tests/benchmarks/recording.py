@@ -1,4 +1,4 @@
-"""`make bench`: measure the cost of recording under load, compared with a mitmdump that records nothing.
+"""`make bench`: measure the cost of recording under load, beside a stock mitmdump that records nothing.
 
     python -m tests.benchmarks.recording [--profile NAME]
 
