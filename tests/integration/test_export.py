@@ -63,7 +63,7 @@ ACCEPTED: Answer = (204, "", b"")
 
 @dataclass
 class Store:
-    """A destination that calls ``answer`` for the response to each push."""
+    """A destination that calls ``answer`` to get its response to each push."""
 
     url: str
     answer: Callable[[Push], Answer] = lambda push: ACCEPTED
@@ -377,7 +377,10 @@ def test_records_are_sent_after_the_setting_is_fixed(spool, store):
 
 
 def refuses(*bad: int) -> Callable[[Push], Answer]:
-    """Return a response function that refuses each push with one of these records, with 400, and accepts all others."""
+    """Return a response function that refuses, with 400, pushes with one of these records.
+
+    It accepts all other pushes.
+    """
 
     def answer(push: Push) -> Answer:
         return (400, OCTETS, loki_says(TOO_LONG)) if any(is_number(line, bad) for line in push.lines) else ACCEPTED

@@ -1,4 +1,4 @@
-"""Tests of the bootstrap in real Node processes, judged by the requests that reach the proxy and the origin.
+"""Tests of the bootstrap in real Node processes. They check which requests reach the proxy and the origin.
 
 The tests look for Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (paths of binaries,
 separated by ":"). Node 24 and later run an application without undici. Older versions run one with undici, because the

@@ -51,7 +51,7 @@ class Seen:
         ]
 
     def unexplained(self, tokens: Iterable[str]) -> list[str]:
-        """Return the canary's lines that contain no token: packets that no technique's evidence includes."""
+        """Return the lines of the canary's log that contain none of the tokens: no technique explains these packets."""
         known = tuple(tokens)
         return [line for line in self._of("canary") if not any(token in line for token in known)]
 

@@ -326,7 +326,7 @@ function coverDispatchers(own, open, direct) {
   net.connect = net.createConnection = covered;
 }
 
-/** Add a covered agent to requests that have `createConnection` and no agent, such as those of npm `ws`. */
+/** Add an agent that the bootstrap covers to requests with `createConnection` and no agent, such as those of npm `ws`. */
 function coverCreateConnection(module, port, direct) {
   const { request } = module;
   const covered = (first, ...rest) => {
@@ -367,7 +367,7 @@ function builtInUndici() {
   return { EnvHttpProxyAgent, previous: globalThis[DISPATCHERS[is7 ? 0 : 1]], setGlobalDispatcher };
 }
 
-/** Return the same as builtInUndici(), for the undici that the application can load. Return null if it can load none. */
+/** Return the same as builtInUndici(), for the application's own undici. Return null if none can be loaded. */
 function applicationUndici() {
   for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
     try {

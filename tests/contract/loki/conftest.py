@@ -30,7 +30,10 @@ def loki_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ask(loki_url: str) -> Callable[[str], Asker]:
-    """Return a function that creates the Loki client of a test case. Service names contain six random letters."""
+    """Return a function that creates the Loki client of a test case.
+
+    Each service name contains the run's six random letters.
+    """
     real = bool(os.environ.get("LOKI_URL"))
     run = "".join(random.choices("ghjkmnpqrtvwxyz", k=6))
     allowance = Allowance()

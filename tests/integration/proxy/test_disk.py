@@ -1,4 +1,4 @@
-"""Tests of a full disk: status reports the cause, acknowledged lines are pruned, and no false record appears later."""
+"""Tests of a full disk: reports name the cause, acknowledged lines are deleted, and no record is wrong afterwards."""
 
 import contextlib
 import json

@@ -134,7 +134,10 @@ def a_websocket(proxy, path):
 
 
 def an_inspected_websocket(proxy, path):
-    """Send a text message, which the upstream may receive only after it is recorded. Read the response message."""
+    """Send a text message, which the upstream may receive only after the proxy has recorded it.
+
+    Read the response message.
+    """
     yield
     send_message(proxy, f"/socket{path}", f"hello {path}")
 
@@ -316,7 +319,7 @@ def at_plain(proxy, host=TUNNELLED):
 
 
 class Trials:
-    """A runner of test clients against one proxy that reports the problems it finds."""
+    """A runner for test clients. It runs them against one proxy, and reports the problems that it finds."""
 
     def __init__(self, proxy):
         self.proxy, self.upstream = proxy, proxy.upstream
@@ -338,7 +341,7 @@ class Trials:
             except TimeoutError:
                 problems.append("the client hangs")
             except (OSError, http.client.HTTPException):
-                pass  # a refused or aborted connection is correct
+                pass  # A refused or aborted connection is the expected result.
             finally:
                 steps.close()
             if not self.proxy.gone():
@@ -401,7 +404,7 @@ def trials(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reached(trials):
-    """Return the code lines that the proxy runs for each client if nothing raises."""
+    """For each client, return the code lines that the proxy runs when nothing raises."""
     found = {}
     for client in (*ALLOWED, *DENIED):
         trials.proxy.faults.reached.clear()
@@ -411,7 +414,7 @@ def reached(trials):
 
 
 def places(reached, own):
-    """Return the code lines at which a test raises, each with the clients that reach it."""
+    """Return the code lines at which the tests raise, each with the clients that reach it."""
     found = {}
     for client, passed in reached.items():
         for place in passed:

@@ -255,7 +255,7 @@ def test_connection_reset_within_a_head_is_recorded(proxy):
     known = len(proxy.denials())
     with connected(proxy.ports["browser"]) as sock:
         sock.sendall(b"GET http://www")
-        # A reset can discard unread bytes, so wait until the proxy has read them.
+        # Wait until the proxy has read the bytes, because the reset that follows can discard unread bytes.
         time.sleep(0.3)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     # Select by class, because the record of an earlier test's connection can arrive late.

@@ -1,4 +1,4 @@
-"""Tests of the memory budget: the proxy delays bodies, or refuses and records them, and releases all memory."""
+"""Tests of the memory budget: above it, the proxy delays bodies or refuses requests. Later it releases all memory."""
 
 import asyncio
 import contextlib
@@ -86,7 +86,7 @@ def refusals(proxy):
 
 
 def refused(proxy) -> float:
-    """Count the refused requests of class browser, including those in summary records."""
+    """Return the number of refused requests of class browser, including those in summary records."""
     name = r'denied_total\{code="memory_limit",egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)'
     counted = re.search(name, proxy.metrics())
     return float(counted[1]) if counted else 0.0
@@ -136,7 +136,8 @@ def test_refusal_names_the_setting_of_the_memory_budget(small):
     name, _, value = PAUSE.partition(": ")
 
     def post(_: int) -> httpx.Response | None:
-        # Ignore aborted connections: only a request that is refused before its body is complete gets a response.
+        # Ignore aborted connections: the proxy sends a response only if it refuses a request before its body is
+        # complete.
         with contextlib.suppress(httpx.TransportError), small.client("browser", headers={"x-api-key": "k"}) as http:
             url = small.url("api.anthropic.com", "/v1/messages")
             return http.post(url, content=b"x" * MIB, headers={name: value}, timeout=60)

@@ -1,4 +1,4 @@
-"""Tests with real connections that listeners on a shared network serve only known addresses."""
+"""Tests, with real connections, that a listener on a shared network serves only known client addresses."""
 
 import contextlib
 import socket

@@ -1,4 +1,7 @@
-"""Tests of the safe defaults: without settings the proxy serves loopback only and exports nothing; SIGHUP reloads."""
+"""Tests of the safe defaults: without settings, the proxy serves loopback only and exports nothing.
+
+Also tests of SIGHUP.
+"""
 
 import os
 import re

@@ -157,7 +157,7 @@ def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
 
 
 def forms_of(secret: bytes) -> list[bytes]:
-    """Return the secret and its three base64 forms, one for each position within a longer text."""
+    """Return the secret and its three base64 forms, one for each alignment of the secret within a longer text."""
     return [secret, *(base64.b64encode(b"x" * shift + secret)[4:-4] for shift in range(3))]
 
 

@@ -31,7 +31,10 @@ THREADS = 12
 Address = tuple[str, int]
 
 ENFORCED = ("sandbox", "browser", "build", "neighbour")
-"""Test locations that firewall rules separate. Another location, `gateway`, is the gateway's own network namespace."""
+"""Test locations whose traffic firewall rules restrict.
+
+Another location, `gateway`, is the gateway's own network namespace.
+"""
 
 PLACES = (*ENFORCED, "gateway")
 
