@@ -1,4 +1,4 @@
-"""A real Chromium that opens the web page: the system package `chromium`, because `playwright` contains no browser."""
+"""A real Chromium that opens the web page. The system provides it, because `playwright` includes no browser."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """A response in pieces. For a stream, the default framing is `chunked`, and no piece waits for the next one."""
+    """A response in pieces. The fake sends a stream in chunked framing by default, and each piece immediately."""
 
     status: int
     content_type: str
@@ -462,7 +462,7 @@ def openai_usage(request: Request) -> Json:
 
 
 def openai_completion(request: Request) -> Answer:
-    """Respond in the format of Completions, with one choice."""
+    """Respond in the format of OpenAI's Completions API, with one choice."""
     envelope: Json = {"id": identifier("cmpl-", request), "object": "text_completion", "created": CREATED}
     envelope |= {"model": request.model}
     usage = openai_usage(request)
@@ -661,7 +661,7 @@ def gemini_response(request: Request, model: str, *, streamed: bool) -> Answer:
     tokens = tokens_of({"input": request.json.get("contents")})
     config = request.json.get("generationConfig") or {}
     thoughts = config.get("thinkingConfig") or {}
-    # The SDK `google-genai` sends `include_thoughts`.
+    # The SDK `google-genai` sends `include_thoughts` instead of `includeThoughts`.
     thinking = True in (thoughts.get("includeThoughts"), thoughts.get("include_thoughts"))
     counts = {
         "promptTokenCount": tokens["uncached"] + tokens["cache_read"],
@@ -749,7 +749,7 @@ def ollama_answer(request: Request) -> Answer:
         usage = {"eval_count": tokens["output"]}
     deltas = ollama_deltas(request, chat=chat)
     if not chat and not request.json.get("prompt"):
-        # A request without a prompt only loads the model.
+        # In Ollama, a request without a prompt only loads the model.
         usage, deltas, reason = {}, [], "load"
     else:
         reason = "stop"
@@ -1153,7 +1153,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
         body, value = raw, {}
-        # Treat a body that cannot be decoded or parsed as a request that lacks the required fields.
+        # If the body cannot be decoded or parsed, treat the request as one that lacks the required fields.
         with contextlib.suppress(Exception):
             body = decode_request_body(raw, headers.get("content-encoding", ""))
             parsed = json.loads(body)

@@ -12,7 +12,7 @@ BYTES_PER_PIXEL = {2: 3, 6: 4}
 
 
 def without_filters(png: bytes) -> bytes:
-    """Encode the picture again without line filters, which make a picture of text about 25 % larger.
+    """Encode the picture again without line filters. With filters, a picture of text is about 25 % larger.
 
     Raises:
         ValueError: the picture does not have 8-bit RGB pixels, or it is interlaced.

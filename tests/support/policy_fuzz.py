@@ -155,7 +155,7 @@ def request(chance: random.Random, values: Values, class_name: str) -> Asked:
         port = f":{chance.choice(values.ports) if chance.random() < 0.9 else chance.choice(ODD_PORTS)}"
     path, method = chance.choice(PATHS), chance.choice(METHODS)
     if not scheme and port == ":":
-        port = ""  # Drop the port, because `host://x` would be parsed as a URL with a scheme.
+        port = ""  # Before a path such as `//x`, a parser would read `host:` as a scheme.
     url = f"{scheme}://{host}{port}{path}" if scheme else f"{host}{port}{path}"
     return as_sent(class_name, url, method, scheme.lower() or "https", host, port, path)
 
@@ -251,13 +251,13 @@ class Notes:
 
 @dataclass
 class Answers:
-    """A fake resolver with fixed addresses. ``requested`` has the names that were looked up."""
+    """A fake resolver with fixed addresses. ``requested`` contains the names that were looked up."""
 
     known: dict[str, tuple[str, ...]]
     requested: list[str] = field(default_factory=list)
 
     async def addresses(self, _: str, host: str, port: int) -> tuple[str, ...]:
-        """Return the addresses, as :meth:`Resolver.addresses` does."""
+        """Return the addresses of a host, as :meth:`Resolver.addresses` does."""
         return self.of(host, port)
 
     def of(self, host: str, _: int) -> tuple[str, ...]:

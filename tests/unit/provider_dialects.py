@@ -160,7 +160,7 @@ AZURE_FILTER = {"hate": {"filtered": False, "severity": "safe"}, "jailbreak": {"
 AZURE_FIRST: Json = {"choices": [], "created": 0, "id": "", "model": "", "object": ""}
 AZURE_FIRST |= {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": AZURE_FILTER}]}
 DIALECTS = {
-    # learn.microsoft.com/azure/ai-foundry/openai/reference, and …/openai/concepts/content-filter-annotations.
+    # Source: learn.microsoft.com/azure/ai-foundry/openai/reference, and …/openai/concepts/content-filter-annotations.
     "azure deployment": Dialect(
         "my.openai.azure.com",
         "",
@@ -184,7 +184,7 @@ DIALECTS = {
         first=_event(AZURE_FIRST),
         choice={"content_filter_results": AZURE_FILTER},
     ),
-    # openrouter.ai/docs/api-reference/overview, …/use-cases/usage-accounting, …/api-reference/errors.
+    # Source: openrouter.ai/docs/api-reference/overview, …/use-cases/usage-accounting, …/api-reference/errors.
     "openrouter": Dialect(
         "openrouter.ai",
         "/api/v1",
@@ -197,7 +197,7 @@ DIALECTS = {
         reasoning="reasoning",
         none=BY_NUMBER,
     ),
-    # docs.x.ai/developers/rest-api-reference and …/advanced-api-usage/prompt-caching/usage-and-pricing.
+    # Source: docs.x.ai/developers/rest-api-reference and …/advanced-api-usage/prompt-caching/usage-and-pricing.
     "xai": Dialect(
         "api.x.ai",
         "/v1",
@@ -209,7 +209,7 @@ DIALECTS = {
         head={"citations": ["https://example.com"]},
         none={"error": "an error has texts, and no name"},
     ),
-    # api-docs.deepseek.com/api/create-chat-completion and …/guides/kv_cache.
+    # Source: api-docs.deepseek.com/api/create-chat-completion and …/guides/kv_cache.
     "deepseek": Dialect(
         "api.deepseek.com",
         "",
@@ -218,7 +218,7 @@ DIALECTS = {
         paths={"cache_read_input_tokens": ("prompt_cache_hit_tokens",)},
         first=b": keep-alive\n\n",
     ),
-    # docs.together.ai/reference/chat-completions-1.
+    # Source: docs.together.ai/reference/chat-completions-1.
     "together": Dialect(
         "api.together.xyz",
         "/v1",
@@ -230,7 +230,7 @@ DIALECTS = {
         reasoning="reasoning",
         usage_in="last",
     ),
-    # docs.fireworks.ai/api-reference/post-chatcompletions.
+    # Source: docs.fireworks.ai/api-reference/post-chatcompletions.
     "fireworks": Dialect(
         "api.fireworks.ai",
         "/inference/v1",
@@ -238,7 +238,7 @@ DIALECTS = {
         _error(object="error", type="invalid_request_error"),
         usage_in="last",
     ),
-    # inference-docs.cerebras.ai/api-reference/chat-completions and …/support/error.
+    # Source: inference-docs.cerebras.ai/api-reference/chat-completions and …/support/error.
     "cerebras": Dialect(
         "api.cerebras.ai",
         "/v1",
@@ -248,7 +248,7 @@ DIALECTS = {
         reasoning="reasoning",
         usage_in="last",
     ),
-    # platform.moonshot.ai/docs/api/chat.
+    # Source: platform.moonshot.ai/docs/api/chat.
     "moonshot": Dialect(
         "api.moonshot.ai",
         "/v1",
@@ -257,7 +257,7 @@ DIALECTS = {
         paths={"cache_read_input_tokens": ("cached_tokens",)},
         usage_in="choice",
     ),
-    # docs.perplexity.ai/api-reference/sonar-post.
+    # Source: docs.perplexity.ai/api-reference/sonar-post.
     "perplexity": Dialect(
         "api.perplexity.ai",
         "",
@@ -273,7 +273,7 @@ DIALECTS = {
             "cached": "no count of cached tokens",
         },
     ),
-    # docs.z.ai/api-reference/llm/chat-completion.
+    # Source: docs.z.ai/api-reference/llm/chat-completion.
     "z.ai": Dialect(
         "api.z.ai",
         "/api/paas/v4",
@@ -283,14 +283,14 @@ DIALECTS = {
         usage_in="last",
         none=BY_NUMBER,
     ),
-    # alibabacloud.com/help/en/model-studio/qwen-api-via-openai-chat-completions.
+    # Source: alibabacloud.com/help/en/model-studio/qwen-api-via-openai-chat-completions.
     "qwen": Dialect(
         "dashscope-intl.aliyuncs.com",
         "/compatible-mode/v1",
         _usage(**CACHED, **THOUGHT),
         _error(type="invalid_request_error", param=None, code="invalid_api_key") | {"request_id": "r-1"},
     ),
-    # ai.google.dev/gemini-api/docs/openai. An error body is an array.
+    # Source: ai.google.dev/gemini-api/docs/openai. An error body is an array.
     "gemini chat": Dialect(
         "generativelanguage.googleapis.com",
         "/v1beta/openai",
@@ -299,7 +299,7 @@ DIALECTS = {
         usage_in="every",
         none={"reasoning": "the reasoning is a part of the text", "cached": "no count of cached tokens"},
     ),
-    # platform.minimax.io/docs/api-reference/text-openai-api.
+    # Source: platform.minimax.io/docs/api-reference/text-openai-api.
     "minimax": Dialect(
         "api.minimax.io",
         "/v1",
@@ -307,7 +307,7 @@ DIALECTS = {
         {"type": "error", **_error(type="rate_limit_error", http_code="429"), "request_id": "r-1"},
         head={"input_sensitive": False, "output_sensitive": False, "base_resp": {"status_code": 0, "status_msg": ""}},
     ),
-    # github.com/microsoft/vscode-copilot-chat, src/platform/networking: the provider's own client.
+    # Source: github.com/microsoft/vscode-copilot-chat, src/platform/networking: the provider's own client.
     "copilot": Dialect(
         "api.githubcopilot.com",
         "",
@@ -318,7 +318,7 @@ DIALECTS = {
         reasoning="reasoning_text",
         usage_in="last",
     ),
-    # huggingface.co/docs/inference-providers/tasks/chat-completion. It forwards the responses of other providers.
+    # Source: huggingface.co/docs/inference-providers/tasks/chat-completion. The responses come from other providers.
     "hugging face": Dialect(
         "router.huggingface.co",
         "/v1",
@@ -327,7 +327,7 @@ DIALECTS = {
         reasoning="reasoning",
         none={"error": "an error has a text, and no name"},
     ),
-    # docs.api.nvidia.com/nim/reference/llm-apis. An error has the format of RFC 9457.
+    # Source: docs.api.nvidia.com/nim/reference/llm-apis. An error has the format of RFC 9457.
     "nvidia": Dialect(
         "integrate.api.nvidia.com",
         "/v1",
@@ -335,7 +335,7 @@ DIALECTS = {
         {"title": "Unauthorized", "status": 401, "detail": "refused"},
         none={"error": "an error has a number and a text, and no name"},
     ),
-    # docs.vllm.ai/en/latest/serving/openai_compatible_server.
+    # Source: docs.vllm.ai/en/latest/serving/openai_compatible_server.
     "vllm": Dialect(
         "vllm.example",
         "/v1",
@@ -344,7 +344,7 @@ DIALECTS = {
         choice={"logprobs": None, "stop_reason": None, "token_ids": None},
         reasoning="reasoning",
     ),
-    # github.com/ggml-org/llama.cpp, tools/server/README.md.
+    # Source: github.com/ggml-org/llama.cpp, tools/server/README.md.
     "llama.cpp": Dialect(
         "llama.example",
         "/v1",
@@ -352,7 +352,7 @@ DIALECTS = {
         _error(type="invalid_request_error", code=400),
         head={"timings": {"cache_n": 98, "prompt_n": 27, "predicted_n": 48}},
     ),
-    # lmstudio.ai/docs/developer/openai-compat.
+    # Source: lmstudio.ai/docs/developer/openai-compat.
     "lm studio": Dialect(
         "lmstudio.example",
         "/v1",

@@ -143,7 +143,7 @@ KNOWN_ELSEWHERE = {
     "openclaw_egress_spool_refusing",  # This name and the next two are metrics.
     "openclaw_egress_denied_total",
     "openclaw_egress_policy_last_reload_successful",
-    "openclaw_egress_install",  # This name and the next five are in patched build scripts.
+    "openclaw_egress_install",  # This name and the next five are shell names in patched build scripts.
     "openclaw_egress_name",
     "openclaw_egress_new",
     "openclaw_egress_root",

@@ -113,7 +113,7 @@ class FakeLoki:
         )
 
     def copied(self, body: bytes, kind: str, encoding: str) -> bool:
-        """Forward a push to the other destination, if set. Return False if that destination did not accept it."""
+        """Forward a push to the URL `copy_to`, if it is set. Return False if that destination did not accept it."""
         if self._copy_to is None:
             return True
         headers = {"Content-Type": kind} | ({"Content-Encoding": encoding} if encoding else {})

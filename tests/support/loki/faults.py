@@ -17,7 +17,7 @@ class Fault:
     """One fault for `count` requests, or until it is cleared."""
 
     status: int | None = None
-    # Number of requests that the fault affects. None: until it is cleared.
+    # Number of requests that the fault affects. None means all requests until the fault is cleared.
     count: int | None = None
     # Seconds of delay before the response. The fault can also consist of the delay alone.
     delay_s: float = 0.0

@@ -130,7 +130,7 @@ def rate_limited(limit: int, lines: int, size: int) -> str:
 
 
 def metadata_disallowed(stream: str) -> str:
-    """Return Loki's message for forbidden structured metadata, from Loki's source and documentation."""
+    """Return Loki's message for forbidden structured metadata. The source is Loki's code, not a recording."""
     return (
         f"stream '{stream}' includes structured metadata, but this feature is disallowed. "
         "Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it."

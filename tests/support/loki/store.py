@@ -44,7 +44,7 @@ class Stream:
 
 
 class TokenBucket:
-    """Token bucket that holds at most `burst` bytes, and refills by `rate` bytes per second."""
+    """Token bucket that holds at most `burst` bytes, and refills at `rate` bytes per second."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock

@@ -296,6 +296,6 @@ def read_json(data: bytes) -> list[Resource]:
                 )
             resources.append(resource)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
-        # The recording has no message of Loki for invalid JSON, so the fake uses its own message.
+        # The recordings contain no response to invalid JSON, so the fake uses its own message.
         raise RequestError(f"Loki fake: cannot parse the JSON: {error}") from error
     return resources

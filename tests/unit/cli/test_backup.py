@@ -399,7 +399,7 @@ def test_unreadable_file_names_the_permission(path, tmp_path):
 
 
 def forge_tombstone(path: Path, key: Signer, seq: int, lines: str) -> None:
-    """Delete lines, and store a tombstone with the number ``seq`` that is signed with a key."""
+    """Delete lines, and store a tombstone that claims to be line ``seq`` and is signed with ``key``."""
     last = int(lines.rpartition("-")[2])
     with SpoolReader(path) as reader:
         digest = (reader.digest(last) or b"").hex()
@@ -420,7 +420,8 @@ def test_restoration_that_the_chain_does_not_record_gives_no_key(path, tmp_path)
         "openclaw.egress.spool.key": eve.public,
     }
     damaged(path, "UPDATE records SET state = 1")
-    # The first claim names line 19, which does not exist. The second names line 1, which records an exchange.
+    # Forge two restorations. The first claims to be line 19, which does not exist. The second claims to be line 1, but
+    # line 1 records an exchange.
     for newest in (18, 0):
         claim |= {"seq": newest + 1, "openclaw.egress.spool.last_seq": newest}
         damaged(path, f"INSERT INTO meta VALUES ('restored_{newest}', '{json.dumps(claim)}')")

@@ -1,4 +1,4 @@
-"""Tests of Cohere's Chat API, version 1, and of Writer's chat API, with examples in the form of their references."""
+"""Tests of Cohere's Chat API, version 1, and of Writer's chat API, with examples in the format of their references."""
 
 from __future__ import annotations
 

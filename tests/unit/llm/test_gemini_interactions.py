@@ -1,4 +1,4 @@
-"""Tests of Gemini's Interactions API with examples in the form of its reference: responses, streams and requests."""
+"""Tests of Gemini's Interactions API with examples in the format of its reference: responses, streams and requests."""
 
 from __future__ import annotations
 

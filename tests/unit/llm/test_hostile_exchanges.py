@@ -1,4 +1,4 @@
-"""Tests that hostile bytes cannot harm the readers of any registered API: every split, 10,000 exchanges, and memory.
+"""Tests of the readers of all registered APIs with hostile bytes. They cover every split, many exchanges and memory.
 
 The tests randomly change bodies of the fake provider. Whatever the change, a reader must not raise an exception, and
 its memory must stay bounded. Its result must not depend on the division of the bytes into chunks. If a reader hangs,
@@ -41,7 +41,7 @@ USAGE = {
     "prompt_tokens": 5, "completion_tokens": 7, "input_tokens": 5, "output_tokens": 7, "inputTokens": 5,
     "promptTokenCount": 5, "total_tokens": 12, "tokens": {"input_tokens": 5},
 }  # fmt: skip
-# Matches the models in the example paths of the API registrations.
+# Matches the model names in the example paths of the API registrations.
 MODEL = re.compile(r"gemini-2.5-flash|claude-sonnet-4-5-20250929-v1:0|claude-[^/]+(?=:\w+Predict)|mistral-medium-3")
 # Bytes that a random change inserts into a body or writes in place of a JSON value.
 JUNK = [

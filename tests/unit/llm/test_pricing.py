@@ -275,7 +275,7 @@ def iteration(kind: str, *counts: int) -> dict[str, object]:
             Usage(23_000 + 710 + 8, 1022, 303, 404),
             (23_011 * 5 + 303 * 0.5 + 404 * 6.25 + 1022 * 25) / 1e6,
         ),
-        # The advisor can be another model, whose price is unknown.
+        # The advisor tool can use another model, whose price is unknown.
         ([iteration("advisor_message", 10, 20, 0, 0)], Usage(23_010, 1020, 0, 0), None),
     ],
 )
@@ -351,7 +351,7 @@ def read(path: str, body: object) -> ResponseFacts:
         ("/v1/responses", {"output": [{"type": "message"}, {"type": "web_search_call"}]}, Billing(incomplete=True)),
         ("/v1/responses", {"output": [{"type": "a new tool"}]}, Billing(incomplete=True)),
         ("/v1/embeddings", {"usage": {"cost": 0.5}}, Billing(stated_cost=0.5, no_output=True)),
-        # If the client uses its own key of the provider, the cost is OpenRouter's fee plus the provider's price.
+        # If the client uses its own provider key, the cost is OpenRouter's fee plus the provider's price.
         (
             "/v1/chat/completions",
             CHAT | {"usage": {"cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 2}}},

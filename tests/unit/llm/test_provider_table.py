@@ -82,10 +82,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Row:
-    """A provider's API: its host, its name in the registry, functions for its SDK, and the cases that do not exist.
+    """A provider's API: its host, its name in the registry, functions for its SDK, and the cases that it lacks.
 
     ``call`` calls the SDK and fills the ``SdkResult``. ``error`` returns the error type of the SDK's exception.
-    ``none`` contains the reason for each case that does not exist. ``ignored`` names the fields of `Usage` that the SDK
+    ``none`` contains the reason for each case that the API lacks. ``ignored`` names the fields of `Usage` that the SDK
     does not know.
     """
 
@@ -129,7 +129,7 @@ def take_chat(choice: Any, message: Any, sdk: SdkResult) -> None:
     for piece in content:
         for thought in getattr(piece, "thinking", None) or []:
             sdk.reasoning += thought.text
-        # The client for Vertex AI does not know this kind of content, and returns it unmodified.
+        # Mistral's client for Vertex AI has no type for reasoning, and returns it unmodified in `raw`.
         for thought in (getattr(piece, "raw", None) or {}).get("thinking", []):
             sdk.reasoning += thought["text"]
         sdk.text += piece if isinstance(piece, str) else getattr(piece, "text", None) or ""
@@ -159,7 +159,7 @@ def ask_chat(
             return
         options = {} if client is of_groq else {"stream_options": {"include_usage": True}}
         for chunk in create(model=ask.model, messages=MESSAGES, stream=True, extra_headers=ask.headers, **options):
-            # Groq sends the usage in `x_groq`, and Moonshot AI in a choice.
+            # Groq sends the usage in `x_groq`; Moonshot AI sends it in a choice.
             holders = [chunk, getattr(chunk, "x_groq", None), *chunk.choices]
             for usage in filter(None, (getattr(holder, "usage", None) for holder in holders)):
                 sdk.usage, sdk.cost = of_usage(usage)
@@ -211,7 +211,7 @@ def ask_mistral(client: Callable[[Clients], Any], **given: Any) -> Callable[[Ask
 
 
 def of_mistral(usage: Any) -> Usage:
-    # The SDK has no type for the usage details, and returns them unmodified.
+    # Mistral's SDK has no type for the usage details, and returns them unmodified.
     extra = usage.additional_properties
     return Usage(
         usage.prompt_tokens,

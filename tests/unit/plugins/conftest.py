@@ -1,4 +1,4 @@
-"""Extends the import path, so that tests can import the collection's plugins."""
+"""Setup of the import path, so that tests can import the collection's plugins."""
 
 import sys
 from pathlib import Path

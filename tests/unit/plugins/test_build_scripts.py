@@ -149,7 +149,7 @@ class Host:
 
 
 def is_gateway(image: dict) -> bool:
-    """Return whether this is an image of the gateway, to which the patch must add the bootstrap."""
+    """Return whether this is an image of the gateway. The patch must add the bootstrap to these images only."""
     names = f"{image['tags']} {image['dockerfile']}"
     return image["dockerfile"] is not None and not any(
         part in names for part in ("'base'", "sandbox", "squid", "debian")

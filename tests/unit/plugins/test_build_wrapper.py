@@ -288,8 +288,8 @@ def clone_after(run: Outcome) -> list[str]:
 def test_build_after_an_interrupted_build_succeeds_and_leaves_the_clone_unchanged(host, moment):
     rng = random.Random(moment)
     number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][moment % 3]
-    # Do not test the script with the trap and SIGKILL, which skips the trap: even without a patch, the clone would then
-    # stay on the temporary branch.
+    # Do not combine the trap with SIGKILL. A killed script does not run its trap, so the clone would stay on the
+    # temporary branch even without the patch.
     text = TRAP if moment % 2 and number != signal.SIGKILL else BRANCHES
     script = patched(host, text)
     interrupt(host, script, number, group=moment % 4 != 3, delay=rng.uniform(0, 0.5))

@@ -1,9 +1,10 @@
 """Tests of the gateway plan for each project in `compose_projects`. They check the container that Docker would start.
 
-`case.yml` contains the expected values, written by hand: the command line (``starts``), the hosts in ``NO_PROXY``
-besides those of the role (``direct``), ``NODE_OPTIONS``, the networks, and the CA certificates. For a refused project
-it states the code and the remedy. The test applies the remedy, and the result must be right. ``operator: true`` marks a
-refusal that no plan can avoid, because the project contradicts the role. Print a row for each project:
+`case.yml` contains the expected values, written by hand: the command line (``starts``), the hosts that ``NO_PROXY``
+contains in addition to the role's defaults (``direct``), ``NODE_OPTIONS``, the networks, and the CA certificates. For a
+project that the role refuses, it also contains the code of the problem and the remedy. The test applies the remedy and
+checks the result. ``operator: true`` marks a refusal that no plan can avoid, because the project contradicts the role.
+Print a row for each project:
 
     pytest -q tests/unit/plugins/test_compose_projects.py --compose-table
 

@@ -315,7 +315,7 @@ def test_gateway_plan_returns_the_plan_and_problems_without_failing(tmp_path):
         "compose_dir": f"{tmp_path}/link",
         "compose_file": f"{tmp_path}/link/docker-compose.egress.yml",
         "env_file": f"{tmp_path}/link/.env",
-        "no_proxy": "10.0.0.0/8,localhost",  # -e passes a list as a string
+        "no_proxy": "10.0.0.0/8,localhost",  # `ansible-playbook -e` passes a list as a string
     }
     found = call("openclaw_gateway_plan", **options)
     assert not found["changed"]

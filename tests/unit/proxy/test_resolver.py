@@ -1,4 +1,4 @@
-"""Tests of the connection guard: a DNS lookup needs a connection grant, and a connection attempt times out."""
+"""Tests of the connection guard: a DNS lookup needs a connection grant, and connection attempts have a timeout."""
 
 import asyncio
 

@@ -164,8 +164,8 @@ def test_body_of_a_model_api_is_kept_even_if_it_contains_keys(path, form):
     assert not are_credentials("api.anthropic.com", path, [("application/json", FORMS[form].encode())])
 
 
-# Paths that are exempt from the scan only at these hosts, where they belong to model APIs. The proxy has no reader for
-# some of them, and servers at other hosts use others.
+# Paths that are exempt from the scan only at these hosts, where they belong to model APIs. Either the proxy has no
+# reader for the path, or servers at other hosts use the same path for other data.
 AT_ITS_HOSTS = [
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:countTokens"),
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:generateAnswer"),
@@ -251,7 +251,7 @@ def test_scan_of_a_hostile_body_takes_linear_time(name, size):
     for at in range(0, len(body), size):
         scan.feed(body[at : at + size])
     scan.finish()
-    # The scan takes 30 to 100 ms on an idle core. An earlier scan without linear time took 600 ms or more.
+    # The scan takes 30 to 100 ms on an idle core. An earlier version, whose time was not linear, took 600 ms or more.
     assert time.process_time() - begin < 0.4
     assert len(scan._text) + len(scan._names) == 0
 
@@ -293,7 +293,7 @@ _NAME_PIECES = st.sampled_from(
 def test_verdict_does_not_depend_on_surrounding_prose(pieces, cut):
     body = "".join(pieces).encode()
     assert verdict([body[:cut], body[cut:]]) == verdict([body])
-    # Add many assignment characters, because the scan then searches the whole text. This is the reference result.
+    # With many assignment characters in a body, the scan searches the whole text. Use its verdict as the reference.
     body += b"|" * 100
     assert verdict([body]) == verdict([body + b":" * len(body)])
 

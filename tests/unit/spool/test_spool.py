@@ -451,7 +451,7 @@ def test_lines_without_a_destination_have_a_maximum_age_and_the_audit_explains_t
 
 
 def test_line_of_a_clock_set_back_keeps_the_lines_behind_it(path):
-    """Expect no line after the first kept line to be deleted: an audit could not distinguish the gap from tampering."""
+    """Expect pruning to stop at the first line that it keeps: an audit could not distinguish a gap from tampering."""
     spool, set_day = aged(path, local=True)
     with spool:
         for day in (5, 90, 6):

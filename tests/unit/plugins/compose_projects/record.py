@@ -2,8 +2,8 @@
 
     python tests/unit/plugins/compose_projects/record.py [COMPOSE] [NAME…]
 
-COMPOSE is the program `docker-compose` or its path. It needs no Docker daemon. The recorded paths look as if the
-project were in /srv/openclaw.
+COMPOSE is the name or path of the program `docker-compose`, which needs no Docker daemon here. In the recording,
+/srv/openclaw replaces the path of the project.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from ansible_collections.openclaw.egress.plugins.module_utils.dotenv import defa
 def configuration(
     compose: str, project: Path, case: dict[str, Any], *arguments: str, profiles: list[str]
 ) -> dict[str, Any] | None:
-    """Return the output of `docker compose config` for the files that the role would use, or None if it fails."""
+    """Return the output of `docker compose config` for the files that the role would use.
+
+    If the command fails, print its error and return None.
+    """
     files = [str(project / name) for name in case.get("files", ())] or default_files(str(project))
     command = [compose, "--project-directory", str(project), *(word for path in files for word in ("-f", path))]
     command += [word for profile in profiles for word in ("--profile", profile)]
@@ -48,9 +51,9 @@ def configuration(
 
 
 def both(compose: str, project: Path, case: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration without and with resolved variables.
+    """Return the configuration twice: without and with resolved variables.
 
-    For the second one, activate the first profile of the gateway's service, as the role does.
+    With resolved variables, activate the first profile of the gateway's service, as the role does.
     """
     raw = configuration(compose, project, case, "--no-interpolate", profiles=[])
     service = ((raw or {}).get("services") or {}).get(case.get("service", "openclaw-gateway")) or {}
@@ -59,7 +62,7 @@ def both(compose: str, project: Path, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(compose: str, folder: Path) -> None:
-    """Write `configurations.json` of one project. Its key `remedied` contains the project after the remedy's edits."""
+    """Write `configurations.json` of one project. Its key `remedied` contains the configuration after the remedy."""
     case = yaml.safe_load((folder / "case.yml").read_text())
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary) / "openclaw"
