@@ -193,7 +193,7 @@ class AccessControl:
         log.error("a failed TLS handshake could not be recorded: %s", type(error).__name__)
 
     def _record_failure(self, client: connection.Client, code: Code) -> None:
-        """Record a refusal that an internal error caused. Ignore errors here: the caller refuses in any case."""
+        """Record a refusal after an internal error. Ignore errors here: the caller refuses the client in any case."""
         with contextlib.suppress(Exception):
             session = self._sessions.get(client.id)
             self._observer.denied(
@@ -213,8 +213,8 @@ class AccessControl:
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
-            # Refuse an unknown host before its connection is counted, so that it cannot use up the connection limit of
-            # the class.
+            # Refuse an unknown client before its connection is counted, so that it cannot use up the connection limit
+            # of the class.
             client.error = "not a known neighbour"
             self._observer.denied(
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
@@ -265,7 +265,7 @@ class AccessControl:
 
     @fails_closed(_request_failed)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Check any other request, outside or inside a tunnel. All host names in the request must agree."""
+        """Check a request other than CONNECT, outside or inside a tunnel. All host names in the request must agree."""
         flow.metadata.pop(INSPECT, None)
         if flow.error is None and not self._refuse_by_rate(flow):
             await self._request(flow)
@@ -337,7 +337,7 @@ class AccessControl:
         return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
 
     def _named_destination(self, client: connection.Client, request: http.Request | None) -> Target:
-        """Return the tunnel's destination; without a tunnel, the request's destination, or `UNREADABLE`."""
+        """Return the destination of the tunnel or, without a tunnel, of the request; `UNREADABLE` if there is none."""
         if (target := self._session(client).connect_target) is not None:
             return target
         if request is None or not request.host:
@@ -605,7 +605,10 @@ class AccessControl:
 
     @fails_closed(_hello_failed)
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        """Refuse an SNI that differs from the destination of CONNECT. Decrypt inspected hosts; tunnel all others."""
+        """Decrypt traffic to inspected hosts, and tunnel all other traffic.
+
+        Refuse the connection if the SNI does not match the destination of CONNECT.
+        """
         client = data.context.client
         session = self._session(client)
         target, grant = session.connect_target, _connect_grant(session)

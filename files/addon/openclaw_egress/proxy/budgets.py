@@ -1,8 +1,8 @@
 """Budgets of classes: limits on the tokens per hour or day, and on the cost per day.
 
-Hourly totals in memory count the usage. At the start of the proxy they are read from the spool. A call counts only when
-it has ended, because the provider reports its tokens at the end. Calls in progress can therefore exceed the budget.
-Hours and days are in UTC.
+The usage is counted in memory, in hourly totals that are read from the spool when the proxy starts. A call counts only
+when it has ended, because the provider reports its tokens at the end. Calls in progress can therefore exceed the
+budget. Hours and days are in UTC.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Budgets:
     Args:
         policy: returns the current policy.
         read: returns the usage of all classes since a given hour, from the spool's totals; called only once.
-        clock_ns: source of the current time in Unix nanoseconds.
+        clock_ns: returns the current time in Unix nanoseconds.
     """
 
     def __init__(

@@ -32,7 +32,10 @@ _FAILED_RESPONSE = refusal(
 def fails_closed[Owner, Data](
     refuse: Callable[[Owner, Data, Exception], None],
 ) -> Callable[[Callable[[Owner, Data], Any]], Callable[[Owner, Data], Any]]:
-    """Wrap a hook so that any exception calls ``refuse(self, data, exception)``; ``data`` is the hook's argument."""
+    """Return a decorator that calls ``refuse(self, data, exception)`` if the decorated hook raises an exception.
+
+    ``data`` is the hook's argument.
+    """
 
     def decorate(hook: Callable[[Owner, Data], Any]) -> Callable[[Owner, Data], Any]:
         @functools.wraps(hook)
@@ -58,7 +61,7 @@ def fails_closed[Owner, Data](
 
 def respond_failed(flow: http.HTTPFlow) -> None:
     """Set a 503 response. Use only constants, so that this function cannot fail."""
-    flow.request.stream = False  # mitmproxy raises if a hook sets a response while the request streams
+    flow.request.stream = False  # mitmproxy raises an error if a hook sets a response while the request streams
     flow.request.headers.pop("expect", None)  # do not request the body of a refused request with "100 Continue"
     flow.response = _FAILED_RESPONSE.copy()
 

@@ -137,7 +137,7 @@ class BoundedHttpLayer(layers.HttpLayer):
 
 
 class PromptStream(http_layers.HttpStream):
-    """A stream that sends a response set by a hook without waiting for the request's body."""
+    """A stream that sends the response of a hook immediately, without waiting for the request's body."""
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
         """Extend mitmproxy's method: if a hook has set a response, send it immediately."""
@@ -171,7 +171,7 @@ class PromptStream(http_layers.HttpStream):
     def flow_done(self) -> Commands:
         """Extend mitmproxy's method: relay a WebSocket with our own layer.
 
-        Close a WebSocket that must be recorded if the recorder is not ready.
+        If the WebSocket must be recorded and the recorder is not ready, close the connection instead.
         """
         if not self.flow.websocket or self.flow.response is None or self.flow.response.status_code != 101:
             yield from super().flow_done()
@@ -203,7 +203,7 @@ class PromptStream(http_layers.HttpStream):
 
 
 class BoundedHttp1Server(StrictBodies, Http1Server):
-    """HTTP/1 with a client: it parses requests strictly and enforces the limits; see the module's docstring."""
+    """The HTTP/1 connection to a client: it parses requests strictly and enforces the limits of the client's class."""
 
     def __init__(
         self,
@@ -297,7 +297,8 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             evidence = Evidence(detail=wrong)
             yield from self._give_up(400, Code.MALFORMED_REQUEST, evidence, method=method, request=request)
             return
-        # If the received part of the body is malformed, refuse now: the head is forwarded before the rest arrives.
+        # If the received part of the body is malformed, refuse the request now: the head is forwarded before the
+        # remaining body arrives.
         if size is None and (problem := buffered_chunks_problem(rest)):
             yield from self._give_up(
                 400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method, request=request
@@ -372,7 +373,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             return self._limits.header_seconds if self.response_done else self._limits.idle_seconds
         if self.state == self.passthrough and not self._tunnel_in_use():
             return self._limits.header_seconds
-        # Apply this timeout here, because mitmproxy's own never expires: each `_tick` counts as activity.
+        # Apply this timeout here, because mitmproxy's own timeout never expires: each `_tick` counts as activity.
         return SILENCE_SECONDS
 
     def _look_at_the_clock(self) -> Commands:
@@ -420,7 +421,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         yield from super().send(event)
 
     def _give_up_request(self, status: int, event: ResponseProtocolError) -> Commands:
-        """Send the proxy's own response instead of mitmproxy's error page."""
+        """Send the proxy's own error response instead of mitmproxy's error page."""
         if status < 500:
             yield from self._give_up(status, *_invalid(event.code, self.request), request=self.request)
             return
@@ -490,7 +491,7 @@ def upstream_failed(message: str) -> bytes:
 
 
 def _method(received: bytes) -> str:
-    """Return the method at the start of a request, for the record; ``-`` if the bytes do not look like a method."""
+    """Return the method that the received bytes begin with, or ``-`` if they do not begin with a valid method."""
     found = _METHOD.match(received)
     return found[1].decode() if found else "-"
 

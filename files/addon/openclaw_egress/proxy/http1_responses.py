@@ -26,7 +26,7 @@ from openclaw_egress.wire import http1_syntax
 log = logging.getLogger("openclaw_egress.http1_limits")
 
 SERVER_HEAD_BYTES = 256 * 1024
-"""Maximum size of a server's response head. For comparison, curl accepts 300 KB."""
+"""Maximum size, in bytes, of a server's response head. For comparison, curl accepts 300 KB."""
 
 
 INTERIM_RESPONSES = 100
@@ -121,7 +121,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
     def _cleaned(self, response: http.Response) -> str:
         """Remove header fields that are not for the client. Return the problem if this fails, or an empty string.
 
-        Catch every exception, because one here would leave the connection open without a response.
+        Catch every exception, because an exception here would leave the connection open without a response.
         """
         try:
             # Keep Upgrade in a 426, which must name the protocol that the server requires (RFC 9110, section 15.5.22).

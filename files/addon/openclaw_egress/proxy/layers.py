@@ -15,8 +15,8 @@ type Commands = Generator[commands.Command, Any, None]
 class Refuse(layer.Layer):
     """A layer that closes the client's connection without a response, for bytes that are not HTTP.
 
-    Code that selects this layer must also call :func:`abort`, because after an exception in a layer the connection
-    would stay open.
+    Code that selects this layer must also call :func:`abort`, because the connection would stay open after an exception
+    in a layer.
     """
 
     def _handle_event(self, event: events.Event) -> Commands:

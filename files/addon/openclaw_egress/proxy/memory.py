@@ -397,7 +397,7 @@ def _needs(account: Account) -> int:
 
 
 def _stream_needs(stream: Any) -> tuple[int, int]:
-    """Return the memory of a stream, including its next read, and its maximum memory later, both in bytes."""
+    """Return the bytes that a stream needs now, including its next read, and the bytes that it will need at most."""
     flow = stream.flow
     held = len(stream.request_body_buf) + len(stream.response_body_buf)
     for message in (flow.request, flow.response):
@@ -407,7 +407,7 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
     if (exchange := flow.metadata.get(HELD)) is not None:
         held += exchange.held
-    # Charge a body of known length completely at its start, so that bodies start only if they fit together.
+    # Charge the whole of a body of known length at its start, so that a body starts only if the budget has room for it.
     if _held_request(stream):
         return held + READ_ROOM, COPIES * (content_length(flow.request.headers.fields) or 0) + SLACK
     if exchange is None:
@@ -450,7 +450,8 @@ def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) 
 def _tune(io: server.ConnectionIO) -> None:
     """Limit the read-ahead of a socket to a third of asyncio's default of 384 KiB.
 
-    If the reader already has the changed limit, do nothing: the reader exists as long as the socket.
+    If the reader already has this limit, do nothing: the limit stays set, because the reader exists as long as the
+    socket.
     """
     reader: Any = io.reader
     if not isinstance(reader, asyncio.StreamReader) or io.writer is None:

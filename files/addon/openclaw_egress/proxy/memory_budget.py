@@ -63,10 +63,13 @@ class MemoryBudget:
         return max(guarantee, self.limit - sum(max(self._used[other], guarantee) for other in others))
 
     def fits(self, class_name: str, more: int, *, request: bool = False) -> bool:
-        """Return whether a class may hold ``more`` additional bytes now; for a request, up to `REQUEST_SHARE`."""
+        """Return whether a class may hold ``more`` additional bytes now.
+
+        If the bytes are for a request, it may use only the fraction `REQUEST_SHARE` of the class's memory.
+        """
         share = REQUEST_SHARE if request else 1.0
         wanted = self._used[class_name] + more
-        # Compare with the guarantee first, because it is cheaper to compute. The room is never smaller.
+        # Compare with the guarantee first, because it is cheaper to compute. The room is never smaller than it.
         return more <= 0 or wanted <= self.guarantee * share or wanted <= self.room(class_name) * share
 
     def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
@@ -98,7 +101,7 @@ def default_budget(limit: int | None) -> int:
 
 
 def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the smallest memory limit of the process's cgroups (v1 or v2, parents included); None without a limit."""
+    """Return the smallest memory limit of the process's cgroups (v1 or v2) and their parents; None without a limit."""
     limits: list[int] = []
     try:
         lines = process.read_text().splitlines()

@@ -24,7 +24,7 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
     return {
         # Connect only after a decision, and use each connection only for the destination it was opened for.
         "connection_strategy": "lazy",
-        # Use HTTP/1.1 for inspected hosts, to exclude connection coalescing and downgrade attacks.
+        # Use only HTTP/1.1 for inspected hosts, to exclude connection coalescing and downgrade attacks.
         "http2": False,
         "http3": False,
         # Refuse bytes that are not HTTP, because they would bypass the hooks.
@@ -58,7 +58,7 @@ def stock_options() -> dict[str, Any]:
 
 
 def trusted_roots(extra: Path | None, directory: Path) -> Path:
-    """Write the public root certificates and the operator's to one file, and return the file.
+    """Write the public root certificates and the operator's to one file, and return its path.
 
     One file is necessary, because the option ``ssl_verify_upstream_trusted_ca`` replaces the public certificates.
     """

@@ -129,7 +129,7 @@ class Recorder:
     # ── exceptions in hooks ──────────────────────────────────────────────────────────────────────────────────
 
     def _message_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
-        """Send 503 if no response byte was sent; otherwise abort the connection mid-message."""
+        """Send 503 if no part of the message was sent yet; otherwise abort the connection mid-message."""
         under_way = flow.request.stream if flow.response is None else flow.response.stream
         if under_way:
             flow.kill()  # type: ignore[no-untyped-call]
@@ -143,7 +143,7 @@ class Recorder:
         self._refuse(flow, error)
 
     def _headers_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
-        flow.request.stream = False  # nothing was sent yet
+        flow.request.stream = False  # no part of the request was sent yet, so respond with 503
         self._message_failed(flow, error)
 
     def _response_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
@@ -599,7 +599,7 @@ def _without_usage(record: ExchangeRecord) -> ExchangeRecord:
 
 
 def _log_failure(what: str, error: Exception) -> None:
-    """Log an internal error. Log a spool error only at level debug, because the spool logs cause and remedy once."""
+    """Log an internal error. Log a spool error only at debug level, because the spool logs its cause and remedy."""
     if isinstance(error, SpoolError):
         log.debug("%s: %s", what, error)
     else:
@@ -607,10 +607,10 @@ def _log_failure(what: str, error: Exception) -> None:
 
 
 def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[bytes], bytes]:
-    """Return a stream callable that aborts the connection if ``tap`` raises, so that no byte passes unrecorded.
+    """Return a stream callable that aborts the connection if ``tap`` fails, so that no byte passes unrecorded.
 
-    The callable raises the exception again, and also raises on every later call. Otherwise mitmproxy could still send a
-    valid end of the message.
+    The callable then raises an exception, now and on every later call. Otherwise mitmproxy could still send a valid end
+    of the message.
     """
 
     def cutting(data: bytes) -> bytes:

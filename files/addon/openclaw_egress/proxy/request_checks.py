@@ -22,7 +22,7 @@ OVERRIDES = frozenset(
         "x-override-url", "x-method", "path-info", "script-name", "x-script-name",
     }
 )  # fmt: skip
-"""Header fields that make frameworks use a method or path other than the one in the request line."""
+"""Header fields that make some web frameworks use a method or path other than that in the request line."""
 
 
 def limit_bypass(request: http.Request) -> str | None:
@@ -90,7 +90,7 @@ def sent_host(request: http.Request) -> str:
 
 
 def authority_disagreement(request: http.Request, destination: Destination) -> Decision | None:
-    """Return a denial if the request's authority or Host header differs from its destination, else None."""
+    """Return a denial if the request's authority or Host header differs from its destination, or None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
     if len(named) > 1:
         return Decision.denial(Code.HOST_HEADER_REPEATED)
@@ -122,7 +122,7 @@ def check_address(
     method: str | None = None,
     path: str | None = None,
 ) -> Decision:
-    """Apply the address guard to one address. Deny the proxy's own addresses unless the class has an exception."""
+    """Apply the address guard to one address. Deny an address of the proxy itself, unless an exception permits it."""
     ip = ipaddress.ip_address(address)
     verdict = decide_address(policy, class_name, destination, ip, method, path)
     found = policy.classes.get(class_name)

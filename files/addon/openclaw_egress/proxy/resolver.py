@@ -47,7 +47,7 @@ class Resolver:
         """Return all addresses that the system's resolver gives for ``host``, in its order, without duplicates.
 
         Raises:
-            ResolutionError: no address, or no response in time.
+            ResolutionError: the name has no address, or the resolver did not respond in time.
         """
         pool = self._pools.setdefault(
             class_name, ThreadPoolExecutor(THREADS_PER_CLASS, thread_name_prefix=f"resolve-{class_name}")
@@ -72,9 +72,10 @@ class Resolver:
 
 
 def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Replace the loop's ``getaddrinfo``, and limit the time of its connection attempts to `CONNECT_SECONDS`.
+    """Replace two methods of the loop, and return the function that restores them.
 
-    Return the function that restores both methods.
+    The new ``getaddrinfo`` returns only checked addresses. The new ``create_connection`` has the timeout
+    `CONNECT_SECONDS`.
     """
     original: Callable[..., Awaitable[Any]] = loop.getaddrinfo
     original_connect: Callable[..., Awaitable[Any]] = loop.create_connection

@@ -89,13 +89,13 @@ class ServedCA:
 
     The housekeeping thread calls :meth:`look`; the event loop calls :meth:`serve`.
 
-    Raises (from the constructor): CAError.
+    The constructor raises CAError if the files are invalid.
     """
 
     def __init__(self, directory: Path, runtime: Path, clock: certificates.Clock = certificates.utc_now) -> None:
         self.directory = directory
         self.problem: str | None = None
-        """The reason why the current files are not in use, with the remedy."""
+        """The reason why the CA in the current files is not served, with the remedy; None if it is served."""
         self._runtime = runtime
         self._clock = clock
         self._seen = self._signature()

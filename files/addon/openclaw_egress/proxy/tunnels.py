@@ -9,7 +9,7 @@ from openclaw_egress.policy.destination import Destination
 
 @dataclass(slots=True)
 class Tunnel:
-    """One tunnel, which the proxy does not decrypt; times are Unix nanoseconds."""
+    """One tunnel, whose content the proxy does not decrypt. Times are Unix nanoseconds."""
 
     class_name: str
     destination: Destination

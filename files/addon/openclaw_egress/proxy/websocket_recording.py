@@ -261,7 +261,7 @@ class WebSocketRecording[Recorded: Exchange]:
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _release(self, side: _Direction[Recorded], payload: bytes, *, ends: bool) -> None:
-        """Record a message or its beginning, so that it may pass. Refuse a message if the policy denies its request."""
+        """Record a message or its beginning, so that it may pass. If the policy denies a request in it, refuse it."""
         found: Mapping[str, Any] = {}
         if self._has_requests and (side.sent or not ends):
             members = TopLevelMembers(_ROUTING)
