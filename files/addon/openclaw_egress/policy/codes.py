@@ -76,7 +76,7 @@ class Code(StrEnum):
     ADDRESS_NOT_CHECKED = "address_not_checked"
 
     VARIOUS = "various"
-    """The code of a class's summary record, which counts denials with any code."""
+    """Code of a summary record for a whole class, which counts denials with different codes."""
 
 
 class Unparsed(NamedTuple):
@@ -132,7 +132,7 @@ class Evidence(NamedTuple):
 
     @property
     def mebibytes(self) -> tuple[str, str, str]:
-        """Return the memory in use, allowed and requested, in MiB."""
+        """Return three texts in MiB: the memory in use, the current maximum, and the memory requested."""
         used, room, needs = (f"{size / 2**20:.1f} MiB" for size in (self.used, self.room, self.needs))
         return used, room, needs
 
@@ -225,7 +225,7 @@ _RULES = {
 
 
 def reason(code: Code, evidence: Evidence) -> str:
-    """Return the reason for a decision in one clause, for people."""
+    """Return the reason for a decision as one clause for people to read."""
     return _SENTENCES[code].format(evidence)
 
 
@@ -239,7 +239,7 @@ def summary(count: int, first: str = "") -> str:
 
 
 def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
-    """Return the rule name to report if no rule of the policy made the decision, such as ``address-guard``."""
+    """Return the rule name to report, such as ``address-guard``, if no rule of the policy made the decision."""
     if evidence.limit:
         return f"classes.{evidence.class_name}.limits.{evidence.limit}"
     return _RULES.get(code, "syntax")

@@ -281,7 +281,7 @@ SPECIAL_RANGES = _table(
 """.replace("\n\n", "\n")
 )
 
-_ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # The upper half of the interface identifier (RFC 5214, section 6.1).
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # Upper half of an ISATAP interface identifier (RFC 5214, section 6.1).
 
 _BY_VERSION = {
     version: [

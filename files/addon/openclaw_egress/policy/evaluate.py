@@ -161,7 +161,10 @@ def _allowing(found: ClassPolicy, destination: Destination, method: str | None, 
 def _guarded(
     found: ClassPolicy, evidence: Evidence, destination: Destination, method: str | None, path: str | None
 ) -> tuple[Code, Evidence] | None:
-    """Return the guard's denial of a literal, or of a name that always means a guarded address; None if allowed."""
+    """Return the address guard's denial of a destination, or None.
+
+    Without a look-up, the guard can deny only address literals and the names in `GUARDED_NAMES`.
+    """
     if destination.address is not None:
         stands_for, reason = (destination.address,), guard_reason(destination.address)
     else:
@@ -175,9 +178,10 @@ def _guarded(
 def _refused_by_guard(
     found: ClassPolicy, evidence: Evidence, guarded: str | None, addresses: Sequence[Address]
 ) -> tuple[Code, Evidence]:
-    """Return the guard's denial. If an exception covers the address but not this method or path, name the exception.
+    """Return the address guard's denial.
 
-    ``guarded`` is None if the address belongs to the proxy's host.
+    If an exception covers the address but not this method or path, the denial names the exception. ``guarded`` is None
+    if the address belongs to the proxy's host.
     """
     port = evidence.destination.port if evidence.destination is not None else 0
     evidence = evidence._replace(range=guarded or "an address of this proxy's host")

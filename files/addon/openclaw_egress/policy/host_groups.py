@@ -1,8 +1,8 @@
 """Named groups of LLM hosts, for ``inspect`` in the policy and for ``PROXY_LLM_HOSTS``.
 
-`GROUPS` is the only list of these hosts; ``make docs`` writes its table to ``docs/providers.md``. Sources: the base
-URLs in the documentation of OpenClaw 2026.9.6 and in the references of the providers; the public regions of ``bedrock``
-in botocore 1.44; the locations in the documentation of Vertex AI.
+`GROUPS` is the only list of these hosts; ``make docs`` writes a table of them to ``docs/providers.md``. Sources: the
+base URLs in the documentation of OpenClaw 2026.9.6 and in the providers' API references; the public regions of
+``bedrock`` in botocore 1.44; the locations in the documentation of Vertex AI.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def group_names() -> tuple[str, ...]:
 
 
 def hosts_of(entry: str) -> tuple[str, ...] | None:
-    """Return the hosts of a group, written ``@name`` or ``name``; None for any other entry, such as a host.
+    """Return the hosts of the group ``@name`` or ``name``. Return None for any other entry, such as a host.
 
     If a host has the same name as a group, an entry with a final dot names the host: ``qwen.``.
 

@@ -271,5 +271,5 @@ def policy_schema() -> Schema:
 
 
 def schema_text() -> str:
-    """Return the schema as the text of the shipped file."""
+    """Return the schema as JSON text, as in ``policy.schema.json``."""
     return json.dumps(policy_schema(), indent=2) + "\n"

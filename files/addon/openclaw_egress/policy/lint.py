@@ -54,7 +54,10 @@ def answer_warnings(node: Node, classes: Mapping[str, ClassPolicy]) -> Iterator[
 
 
 def _cover(rule: Rule, rules: Rules, *, same_list: bool = False) -> Rule | None:
-    """Return a rule that covers ``rule`` completely, or None. The search is bounded, so it can miss such a rule."""
+    """Return another rule that matches every request that ``rule`` matches, or None.
+
+    The search is bounded, so it can miss such a rule.
+    """
     if rule.network is not None:
         found: Iterator[Rule] = (other for other in rules.networks[:500] if _within(rule.network, other.network))
     else:

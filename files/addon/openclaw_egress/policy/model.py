@@ -21,7 +21,7 @@ ACTIONS: tuple[Action, ...] = ("open", "enforce", "report")
 
 
 class PolicyError(FileError):
-    """An error in a policy. The policy cannot be used."""
+    """An error in a policy, which therefore cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,15 @@ class Decision:
     def denial(
         cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False, softened: bool = False
     ) -> Decision:
-        """Return a denial that no rule of the policy made. If ``softened`` is True, only report it."""
+        """Return a denial that no rule of the policy made.
+
+        If ``softened`` is True, the decision allows the request and only reports that ``enforce`` would deny it.
+        """
         return cls(softened, codes.rule_of(code, evidence), code, inspect, softened, evidence=evidence)
 
     @property
     def reason(self) -> str:
-        """Return the reason for the decision in one clause, for people."""
+        """Return the reason for the decision as one clause for people to read."""
         return codes.reason(self.code, self.evidence)
 
 
@@ -73,7 +76,7 @@ class Limits:
         headers: maximum number of header fields of a request.
         header_seconds: maximum time from the first byte of a head to its last, and from CONNECT to TLS.
         idle_seconds: maximum time between requests on a connection, and between two reads of a request's body.
-        total_seconds: maximum lifetime of a connection, also while it is in use.
+        total_seconds: maximum lifetime of a connection, even while it is in use.
         tokens_per_hour: budget of input and output tokens per hour (UTC). Once it is used up, requests to inspected
             hosts are refused until the next hour.
         tokens_per_day: the same budget, but per day (UTC).
@@ -149,7 +152,7 @@ class Policy:
         return next((item for item in self.classes.values() if item.listen == port), None)
 
     def describe(self, class_name: str) -> str:
-        """Return a description of the class in a few lines, for people."""
+        """Return a description of the class in a few lines, for people to read."""
         found = self.classes.get(class_name)
         if found is None:
             return f"there is no class {class_name}; the policy has {', '.join(self.classes)}"

@@ -96,7 +96,7 @@ class Rules:
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.all = tuple(rules)
         self._hosts: dict[str, list[Rule]] = {}
-        self._below: dict[str, list[Rule]] = {}  # Wildcards, without their "*.".
+        self._below: dict[str, list[Rule]] = {}  # Wildcard rules, by their name without "*.".
         self._position = {id(rule): at for at, rule in enumerate(self.all)}
         self.networks = [rule for rule in self.all if rule.network is not None]
         for rule in self.all:

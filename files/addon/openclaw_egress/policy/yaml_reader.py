@@ -33,7 +33,7 @@ class FileError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value of the file with its line. Each kind of file has a subclass with its own ``error``."""
+    """A value in a YAML file, with its line. Each kind of file has a subclass with its own exception, ``error``."""
 
     error: ClassVar[type[FileError]] = FileError
 
@@ -55,11 +55,11 @@ class Node:
         return cls(_parse(data, file, cls.error, start, shrink), file, 1, "")
 
     def fail(self, problem: str, remedy: str) -> NoReturn:
-        """Raise an error of the class `error`, with the file, line and position of this value."""
+        """Raise an exception of the class ``error`` that names the file, the line and the position of this value."""
         raise self.error(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
 
     def wrong_type(self, wanted: str) -> NoReturn:
-        """Raise the error for a value of the wrong type. ``wanted`` describes the right type."""
+        """Raise the exception for a value of the wrong type. ``wanted`` describes the expected type."""
         kinds = {
             bool: "true or false",
             int: "a number",
@@ -143,7 +143,7 @@ class Node:
 
 
 def read_file(path: Path, failure: type[FileError], what: str, remedy: str) -> bytes:
-    """Read a file's bytes: at most one byte more than the limit, so that `Node.document` can detect a larger file.
+    """Read at most one byte more than `MAX_FILE_BYTES`, so that `Node.document` can detect a file that is too large.
 
     Raises:
         failure: the file cannot be read. In the message, ``what`` describes the file, and ``remedy`` says what to do.
