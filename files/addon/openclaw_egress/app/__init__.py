@@ -1,1 +1,1 @@
-"""The proxy process: its service, and the two programs that start it."""
+"""The proxy process: the service, and the two ways to start it (`egress run` and a stock mitmdump)."""

@@ -22,7 +22,10 @@ SEVERAL_CLIENTS = "several"
 
 
 class DecisionLog:
-    """The observer of access control. The event loop reports decisions; the housekeeping thread summarises denials."""
+    """The implementation of `access_control.Observer`.
+
+    The event loop reports each decision to it. The housekeeping thread calls `summarise_denials`.
+    """
 
     def __init__(self, spool: Spool, metrics: Metrics) -> None:
         self._spool = spool

@@ -73,8 +73,8 @@ class _Addons(addonmanager.AddonManager):
         self._seen: tuple[int, int] = (0, 0)
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        """Call only the add-ons that have this hook."""
-        # mitmproxy can modify or replace `chain`, its list of add-ons. After a change, look up their hooks again.
+        """Call only the add-ons that have a hook for this event."""
+        # mitmproxy can modify or replace `chain`, its list of add-ons. After a change, look up all hooks again.
         if (seen := (id(self.chain), len(self.chain))) != self._seen:
             self._hooked, self._seen = {}, seen
         hooked = self._hooked.get(event.name)
@@ -159,8 +159,9 @@ async def _serve(service: Service) -> None:
     async def listen(ports: Mapping[int, str]) -> None:
         before = list(master.options.mode)
         try:
-            # mitmproxy opens and closes only the listeners that differ; unchanged listeners keep their connections. It
-            # does this in a task that reports no result, so wait until the task ends, and then check the listeners.
+            # mitmproxy opens only new listeners and closes only dropped ones; the other listeners keep their
+            # connections. It does this in a task that reports no result, so wait until the task ends, and then check
+            # the listeners.
             master.options.update(mode=_modes(service, ports))  # type: ignore[no-untyped-call]
             await server.setup_servers()
             if (problem := _closed_listener(service, server, ports)) is not None:

@@ -80,7 +80,10 @@ def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
 
 
 def _try(host: str, port: int) -> None:
-    """Bind every address of ``host``. Like asyncio, ignore addresses that this machine lacks, unless none remains."""
+    """Bind every address of ``host``. Like asyncio, ignore addresses that this machine does not have.
+
+    Raise the error for such an address only if no other address could be bound.
+    """
     missing: OSError | None = None
     opened = False
     for family, kind, protocol, _, address in socket.getaddrinfo(

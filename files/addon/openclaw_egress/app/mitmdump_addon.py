@@ -1,7 +1,7 @@
-"""The add-on for a stock ``mitmdump -s otel_logger.py``: the same service, loaded by mitmproxy's own command line.
+"""The add-on for a stock ``mitmdump -s otel_logger.py``. It runs the same service as ``egress run``.
 
 mitmdump opens the listeners that its command line names (``--mode regular --listen-port 8080``). Each of them must
-belong to a class of the policy. The add-on sets the safe options itself.
+belong to a class of the policy. The add-on itself sets the options in `safe_options` and `stock_options`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StockAddon:
         self._heartbeat: asyncio.Task[None] | None = None
 
     def load(self, loader: Loader) -> None:
-        """Read the settings, create the service and set the safe options. If this fails, end mitmdump."""
+        """Read the settings, create the service and set mitmproxy's options. If this fails, end mitmdump."""
         log_scrubber.guard_mitmproxy_logs()
         try:
             self._service = Service(Settings.load(), self._clock)

@@ -102,7 +102,7 @@ class OpenListeners:
         self._dropped, self.problem = {}, None
 
     def _listen(self, ports: Mapping[int, str]) -> None:
-        """Open and close listeners until exactly these are open. If this fails, leave the open listeners unchanged.
+        """Open and close listeners until exactly those in ``ports`` are open. If this fails, change no listener.
 
         Raises:
             ListenError: a listener cannot open.

@@ -169,13 +169,13 @@ class Service:
             log.warning("%s", warning)
 
     def reload(self) -> None:
-        """Make the housekeeping thread reload the policy and the CA now. Safe as the handler of SIGHUP."""
+        """Make the housekeeping thread reload the policy and the CA now. The signal handler for SIGHUP calls this."""
         log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing, because no policy file is set")
         self.policies.look_again()
         self.housekeeping.wake()
 
     def stop(self) -> None:
-        """Stop all parts of the proxy. The exporter sends records for up to 5 s more; the spool keeps the others."""
+        """Stop all parts of the proxy. Let the exporter send records for up to 5 s; others stay in the spool."""
         self.housekeeping.stop()
         if self.exporter is not None:
             self.exporter.stop(timeout=5)

@@ -105,7 +105,7 @@ class AwsEventStream:
 
 
 class _DamagedError(Exception):
-    """The bytes are not an event stream."""
+    """The bytes are not a valid event stream."""
 
 
 def _check(data: bytes | bytearray, crc: int) -> None:

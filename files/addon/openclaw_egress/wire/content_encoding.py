@@ -269,11 +269,11 @@ class BodyDecoder:
             self._stop(str(problem))
 
     def feed(self, data: bytes) -> bytes:
-        """Return the output of `pieces` as one value."""
+        """Return the output of `pieces` as one byte string."""
         return b"".join(self.pieces(data))
 
     def finish(self) -> bytes:
-        """End the body. If the data of a coding is incomplete, set `error`. Return no bytes, because none remain."""
+        """End the body, and set `error` if the data of a coding is incomplete. Always return an empty byte string."""
         if not self._stopped:
             try:
                 for coding in self._codings:

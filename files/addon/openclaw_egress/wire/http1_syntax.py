@@ -1,7 +1,7 @@
 """Checks of the syntax of HTTP/1 messages (RFC 9112), on the bytes as received. Pure functions.
 
 If two parsers read a message differently, a client can hide a request, a header or a body from one of them. A request
-therefore passes only if every parser must read it the same way:
+therefore passes only if all parsers read it in the same way:
 
 - each line ends with CRLF;
 - names are tokens;
@@ -71,12 +71,12 @@ MAX_TRAILER_BYTES = 16 * 1024
 
 
 def begins_like_request(data: bytes) -> bool:
-    """Return whether the first byte can begin a request line. The first byte of SOCKS or TLS cannot."""
+    """Return whether the first byte can begin a request line. The result is False for SOCKS and TLS."""
     return not data or _TOKEN_BYTE.match(data) is not None
 
 
 def is_request_start(data: bytes) -> bool | None:
-    """Return whether these are the first bytes of an HTTP request of any version; None if more bytes are needed.
+    """Return whether these are the first bytes of an HTTP request of any version, or None if more bytes are needed.
 
     A request begins with CONNECT, or with a method and a target that starts with `/`, `*` or a URL's scheme. The first
     lines of SSH, SMTP and Redis do not begin this way. At most 52 bytes are needed.
@@ -92,7 +92,7 @@ def begins_like_response(data: bytes) -> bool:
 
 
 def request_problem(head: bytes) -> str | None:
-    """Return the reason to refuse this request's head, including its empty line; None if it is valid."""
+    """Return the reason to refuse a request's head, or None if it is valid. ``head`` includes the final empty line."""
     found = _REQUEST.fullmatch(head)
     if found is None:
         return _why_no_request(head)
@@ -109,7 +109,7 @@ def request_problem(head: bytes) -> str | None:
 
 
 def response_problem(head: bytes) -> str | None:
-    """Return the reason not to forward this response's head, including its empty line; None if it is valid."""
+    """Return the reason to refuse a response's head, or None if it is valid. ``head`` includes the final empty line."""
     found = _RESPONSE.fullmatch(head)
     if found is None:
         return _why_no_response(head)
@@ -120,7 +120,7 @@ def response_problem(head: bytes) -> str | None:
 
 
 def content_length(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """Return the body's length from Content-Length; None if the body is chunked or its length is not known in advance.
+    """Return the body's length from Content-Length, or None if the body is chunked or its length is unknown.
 
     Read the raw fields, because this function runs after each read of a body and must be fast.
     """
@@ -139,7 +139,7 @@ def connection_options(values: Iterable[bytes]) -> set[bytes]:
 
 
 def connection_problem(values: Iterable[bytes]) -> str | None:
-    """Return the reason to refuse a request's Connection fields; None if they are valid.
+    """Return the reason to refuse a request's Connection fields, or None if they are valid.
 
     Refuse them if they name a field such as Host or Content-Length (`END_TO_END`). If the proxy removed such a field,
     the next recipient would see another destination or another end of the body.
@@ -150,10 +150,10 @@ def connection_problem(values: Iterable[bytes]) -> str | None:
 
 
 def chunk_size(line: bytes, *, padded: bool = False) -> int | None:
-    """Return the size in a chunk's first line, CRLF included; None if the line is malformed.
+    """Return the size in a chunk's first line, or None if the line is malformed.
 
     Args:
-        line: the first line of the chunk.
+        line: the first line of the chunk, with its CRLF.
         padded: whether to accept spaces and tabs after the size, which some old servers send.
     """
     if len(line) > MAX_CHUNK_LINE_BYTES:
@@ -163,7 +163,7 @@ def chunk_size(line: bytes, *, padded: bool = False) -> int | None:
 
 
 def is_trailer(line: bytes) -> bool:
-    """Return whether a line, CRLF included, is a well-formed trailer field."""
+    """Return whether ``line``, which includes the CRLF, is a well-formed trailer field."""
     return _TRAILER.fullmatch(line) is not None
 
 

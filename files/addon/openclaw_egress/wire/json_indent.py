@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 MOST_GROWTH = 4
-"""Maximum ratio of indented to original length; `_ROOM` more characters are allowed. Longer results are not used."""
+"""Maximum length of indented text, as a multiple of the original length. `_ROOM` more characters are allowed."""
 _ROOM = 1000
 _ENCODER = json.JSONEncoder(ensure_ascii=False, indent=2)
 

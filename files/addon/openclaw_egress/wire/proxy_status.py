@@ -16,7 +16,7 @@ _SEPARATOR = re.compile(rb"[ \t]*,[ \t]*")
 
 
 def without_our_name(value: bytes) -> bytes:
-    """Return the value of one field line without the members that name this proxy. Ignore upper and lower case.
+    """Return the value of one field line without the members that name this proxy. The comparison ignores case.
 
     If the value is malformed, return an empty value, because recipients may read a malformed value in different ways.
     """

@@ -20,7 +20,7 @@ NO_STATUS = 1005
 """Code that represents a close frame without a status code. It is never sent in a frame (RFC 6455, section 7.4.1)."""
 
 USUAL_CLOSURES = frozenset({1000, 1001, NO_STATUS})
-"""Codes of a normal close: the connection is no longer needed, one end goes away, or the frame has no code."""
+"""Codes of a normal close: the connection is no longer needed, an endpoint goes away, or the frame has no code."""
 
 _MAX_CONTROL_PAYLOAD = 125
 _MAX_HEAD = 14
