@@ -34,7 +34,7 @@ type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class ResolutionError(Exception):
-    """An allowed name has no usable address."""
+    """A name that the policy allows cannot be resolved."""
 
 
 class Resolver:

@@ -92,7 +92,7 @@ class Passing(NamedTuple):
 
 @dataclass(slots=True)
 class _Batch[Recorded: Exchange]:
-    """Successive messages of one exchange. They are recorded together, so that many short messages cost little."""
+    """Successive messages of one exchange that are recorded together, to save time if many messages are short."""
 
     exchange: Recorded
     added: bytearray = field(default_factory=bytearray)
