@@ -40,12 +40,12 @@ RENEW_BEFORE_DAYS = 30
 """The issuing CA is due for renewal this many days before it expires, after two thirds of its lifetime."""
 
 ISSUING_OVERDUE_DAYS = 28
-"""Warn if fewer days are left, because the daily job should have renewed the issuing CA two days before."""
+"""Warn if fewer days are left, because the daily job should have renewed the issuing CA two days earlier."""
 
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
 ROOT_FAILS_DAYS = 30
-"""Warn about the root much earlier than about the issuing CA, because every client must first trust a new root."""
+"""The root's limits are much higher than those of the issuing CA, because every client must first trust a new root."""
 
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
@@ -224,8 +224,8 @@ def load(directory: Path) -> Authority:
 def _ensure_root(directory: Path, key_file: Path, now: datetime.datetime) -> bool:
     """Create the root CA if it is missing. Return whether the root certificate was written.
 
-    If the root key exists, restore its certificate from the issuing CA's file, because clients already trust it.
-    Never overwrite an existing key.
+    If the root key exists and the issuing CA's file contains its certificate, restore that certificate, because clients
+    already trust it. Never overwrite an existing key.
     """
     cert_file = directory / ROOT_CERT_FILE
     if _exists(cert_file):

@@ -328,7 +328,7 @@ class Settings(BaseSettings):
 
 
 def _variable_of(field: str) -> str:
-    """Return the environment variable of a setting, given its field or the variable: pydantic reports either."""
+    """Return the environment variable of a setting. ``field`` can already be the variable: pydantic reports either."""
     info = Settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field

@@ -122,7 +122,7 @@ def read_public_key(text: str) -> Ed25519PublicKey:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """Return the ID by which records name a public key: the first 12 hex digits of its SHA-256."""
+    """Return the ID that identifies a public key in records: the first 12 hex digits of its SHA-256."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:12]
 
 
@@ -136,10 +136,10 @@ def is_signed(key: Ed25519PublicKey, signature: str, text: bytes) -> bool:
 
 
 def checkpoint_text(seq: int, digest: str) -> bytes:
-    """Return the text to sign for a checkpoint, with the number and the hash of the newest line."""
+    """Return the text to sign for a checkpoint, with the sequence number and the hash of the newest line."""
     return f"openclaw.egress.checkpoint\n{seq}\n{digest}\n".encode()
 
 
 def deletion_text(lines: str, digest: str) -> bytes:
-    """Return the text to sign for a deletion, with the numbers of the deleted lines and the hash of the last one."""
+    """Return the text to sign for a deletion: the sequence numbers of the lines, and the hash of the last line."""
     return f"openclaw.egress.deletion\n{lines}\n{digest}\n".encode()

@@ -1,7 +1,7 @@
 """Checks of the hash chain. Pure: the input is the text of lines, the output is findings.
 
 Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line. It
-finds every edit, gap and forgery. `by_itself` needs only the lines, for example of an exported file on another machine.
+finds every edit, gap and forgery. `by_itself` needs only the lines, for example from a file on another machine.
 It finds every edit and gap between the first and the last line. To find removed lines at the end, it needs the hash of
 the newest line from another source, such as a checkpoint in the container's log.
 """
@@ -30,23 +30,23 @@ GONE = len(STATES)
 """State of a line that is no longer in the spool; the other states are indexes of `rows.STATES`."""
 _EXPLAINED = {state: STATES[state] for state in (PENDING, DEAD, LOCAL)}
 _MAX_FOREIGN = 1000
-"""Maximum number of suspicious lines to list: a flood of forged lines must not fill the memory."""
+"""Maximum number of suspicious lines to list, so that a flood of forged lines cannot exhaust the memory."""
 _MAX_PARTS = 100_000
 _MAX_HELD = 4
 """Maximum number of split records whose parts are in memory at the same time."""
 
 
 class ChainLine(NamedTuple):
-    """One line from the spool, the destination or a file: its time in Unix nanoseconds, and its text."""
+    """One log line from the spool, the destination or a file: its time in Unix nanoseconds, and its text."""
 
     time_ns: int
     text: str
     row: int = 0
-    """Number under which the spool stores the line; 0 for a line from another source."""
+    """Sequence number under which the spool stores the line; 0 for a line from another source."""
 
 
 class LedgerRow(NamedTuple):
-    """One row of the ledger: number, time, SHA-256, and the line's state in the spool."""
+    """One row of the ledger: sequence number, time and SHA-256 of a line, and the line's state in the spool."""
 
     seq: int
     time_ns: int
@@ -68,17 +68,17 @@ class Ledger:
     problems: list[str] = field(default_factory=list)
     """Descriptions of damage to the ledger itself."""
     pruned: int = 0
-    """Number of the newest line that the spool pruned; 0 if it is unknown."""
+    """Sequence number of the newest line that the spool pruned; 0 if it is unknown."""
 
     @classmethod
     def of(cls, rows: Iterable[LedgerRow], *, start: int = 0, set_back: Container[int] = (), pruned: int = 0) -> Ledger:
-        """Return the ledger of these rows, whose numbers must increase. Fill gaps with zeros, which no line can match.
+        """Return the ledger of these rows, which must be in order. Fill gaps with zero hashes, which match no line.
 
         Args:
             rows: the rows of the covered part.
-            start: the number that the first row must have; 0 if any number is valid.
-            set_back: numbers of the lines before which the clock was set back.
-            pruned: number of the newest line that the spool pruned; 0 if it is unknown.
+            start: the sequence number that the first row must have; 0 if any number is valid.
+            set_back: sequence numbers of the lines before which the clock was set back.
+            pruned: sequence number of the newest line that the spool pruned; 0 if it is unknown.
         """
         ledger = cls(pruned=pruned)
         expected, newest_ns = start, 0
@@ -103,7 +103,7 @@ class Ledger:
 
     @property
     def last(self) -> int:
-        """Return the number of the newest line; one less than the first if the ledger is empty."""
+        """Return the sequence number of the newest line; ``first - 1`` if the ledger is empty."""
         return self.first + len(self.states) - 1
 
     def digest(self, seq: int) -> bytes:
@@ -147,7 +147,7 @@ class Deletions:
         self._ordered: list[tuple[int, int]] = []
 
     def add(self, seq: int, lines: object, digest: object, signature: object) -> bool:
-        """Add the lines (such as ``12-40,50``) that the tombstone in line ``seq`` names. Return whether it is valid."""
+        """Add the lines, such as ``12-40,50``, of the tombstone in line ``seq``. Return whether they were added."""
         if not isinstance(lines, str) or not isinstance(digest, str):
             return False
         if self._is_signed is not None and not (
@@ -164,9 +164,9 @@ class Deletions:
         return True
 
     def _is_of_chain(self, seq: int, digest: str) -> bool:
-        """Return whether the ledger has this hash for line ``seq``, or there is no ledger.
+        """Return whether the hash is that of line ``seq`` in the ledger; True without a ledger.
 
-        The signature alone does not prove this, because one key can sign several chains, such as restored ones.
+        A valid signature does not prove this, because one key can sign several chains, such as restored ones.
         """
         if self._digest_of is None:
             return True
@@ -200,7 +200,7 @@ class _Signatures:
     def __init__(self, is_signed: SignatureCheck | None) -> None:
         self._is_signed = is_signed
         self.newest = 0
-        """Number of the newest line that a valid signature covers."""
+        """Sequence number of the newest line that a valid signature covers."""
         self._oldest_valid = 0
         self._unsigned: list[int] = []
 
@@ -220,9 +220,9 @@ class _Signatures:
             yield Finding(FindingCode.SIGNATURE, own, own, "the signature of this checkpoint is not valid for the key")
 
     def rest(self, *, required: bool) -> Iterator[Finding]:
-        """Yield the findings for which all lines must be known.
+        """Yield the findings that are certain only after the last line.
 
-        These are checkpoints without a signature after a signed one and, if ``required``, a chain without any signed
+        These are checkpoints without a signature after a signed one and, if ``required``, the absence of any signed
         checkpoint.
         """
         for own in self._unsigned:
@@ -368,7 +368,7 @@ def _absent(
 
 
 def _take_room(room: list[tuple[int, int, int]], seq: int) -> bool:
-    """Count a line as dropped if a record of dropped lines covers its number. Return whether one does."""
+    """Return whether a record of dropped lines covers this line. If so, count the line as dropped."""
     for at, (first, last, count) in enumerate(room):
         if first <= seq <= last and count:
             room[at] = (first, last, count - 1)
@@ -390,7 +390,7 @@ def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Findi
 
 
 def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
-    """Return a finding about lines absent at a destination, with the numbers of those that can be sent again."""
+    """Return a finding about lines absent at a destination, with the ranges of lines that can be sent again."""
     seqs = [seq for seq in range(gap.first, gap.last + 1) if ledger.states[seq - ledger.first] == ACKNOWLEDGED]
     gone = gap.last - gap.first + 1 - len(seqs)
     note = f"; the spool no longer has {gone} of them" if gone else ""
@@ -398,7 +398,7 @@ def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
 
 
 def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Return first number, last number and count of the lines whose loss this line records; None for other lines."""
+    """Return first and last sequence number and count of the lost lines that this line records; None without any."""
     if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
         return None
     first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
@@ -418,13 +418,13 @@ class _Bodies:
 
     def __init__(self) -> None:
         self.parts: dict[int, int] = {}
-        """Parts that are still missing: number of the part to number of the record's first line."""
+        """Parts that are still missing: sequence number of the part to sequence number of the record's first line."""
         self._held: dict[int, tuple[int, list[str]]] = {}
         self.masked = 0
         """Number of bodies whose hash cannot be compared, because secrets in them are masked."""
 
     def take(self, sealed: dict[str, Any], text: str) -> Iterator[Finding]:
-        """Process the next line, given parsed and as text. If it completes a record, yield the record's findings."""
+        """Process the next line; ``sealed`` is its parsed text. If the line completes a record, yield the findings."""
         seq = sealed["seq"]
         if "part" in sealed:
             first = self.parts.pop(seq, 0)
@@ -468,7 +468,7 @@ class _Bodies:
 
 @dataclass(slots=True)
 class _Links:
-    """Number, hash and ``prev`` of lines, in 72 bytes per line."""
+    """Sequence number, hash and ``prev`` of lines, in 72 bytes of memory per line."""
 
     seqs: array[int] = field(default_factory=lambda: array("q"))
     hashes: bytearray = field(default_factory=bytearray)
@@ -488,7 +488,7 @@ def by_itself(
     Args:
         source: name of the file, for messages.
         lines: all lines of one instance, in any order.
-        head: number and hash of a line that must be present, for example from a checkpoint in the proxy's log.
+        head: sequence number and hash of a line that must be present, such as from a checkpoint in the proxy's log.
         is_signed: the signature check; without it, signatures are ignored.
         needs_signature: whether at least one checkpoint must be signed, if ``is_signed`` is given.
     """
@@ -566,9 +566,9 @@ _MAX_GAP = 1_000_000
 
 
 def _chosen(links: _Links) -> tuple[dict[int, bytes], int, list[Finding]]:
-    """Return the hash of the chain's line for each number, the number of duplicates, and findings.
+    """Return the hash of the chain's line for each sequence number, the count of duplicates, and findings.
 
-    If several lines have the same number, the chain's line is the one whose hash is ``prev`` of the next line.
+    If several lines have the same sequence number, the chain's line is the one whose hash is ``prev`` of the next line.
     """
     order = sorted(range(len(links.seqs)), key=links.seqs.__getitem__)
     chosen: dict[int, bytes] = {}

@@ -22,7 +22,7 @@ class FindingCode(StrEnum):
     BODY = "body"
     """A body's text does not match its SHA-256."""
     CHECKPOINT = "checkpoint"
-    """A checkpoint names a line with a hash that differs from the line's hash."""
+    """The hash in a checkpoint differs from the hash of the line that it names."""
     CUT_TAIL = "cut_tail"
     """The newest lines are absent."""
     SIGNATURE = "signature"
@@ -33,7 +33,7 @@ class FindingCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem. ``first`` and ``last`` are the numbers of the affected lines; 0 if no valid number is known."""
+    """One problem. ``first`` and ``last`` are sequence numbers of the affected lines; 0 if no valid one is known."""
 
     code: FindingCode
     first: int
@@ -44,7 +44,7 @@ class Finding:
 
     @property
     def lines(self) -> str:
-        """Return the numbers of the lines: ``12`` or ``12-14``."""
+        """Return the sequence numbers of the affected lines, such as ``12`` or ``12-14``."""
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
     def as_json(self) -> dict[str, object]:
@@ -63,7 +63,7 @@ class RestoreNote:
     lost_lines: int | None
     """Number of lines of the replaced spool that are not in the backup; None if that spool could not be read."""
     replaced_seq: int
-    """Number of the newest line of the replaced spool; 0 without one."""
+    """Sequence number of the newest line of the replaced spool; 0 if there was none."""
     replaced_instance: str
 
 
@@ -81,8 +81,9 @@ class Report:
             acknowledged them), or ``lost_by_restore`` (the replaced spool had them, the destination does not).
         left: number of lines that an operator deleted from the spool, and that the destination still has.
         masked_bodies: number of bodies whose hash was not compared, because secrets in them are masked.
-        last_seq, last_hash: number and hash of the newest line of the range.
-        signed_seq: number of the newest line that a valid signature covers; 0 without one, None without a key.
+        last_seq, last_hash: sequence number and hash of the newest line of the range.
+        signed_seq: sequence number of the newest line that a valid signature covers; 0 if no line is covered, None
+            without a key.
         restored: the restorations of the spool from backups.
     """
 

@@ -63,7 +63,7 @@ def branches(
 
 
 def _head_of(restore: Restore) -> tuple[int, str] | None:
-    """Return number and hash of the branch's newest line; None if another spool than the branch's was replaced."""
+    """Return sequence number and hash of the branch's newest line; None if the restoration replaced another spool."""
     follows = restore.lost_lines and restore.replaced_seq - restore.lost_lines == restore.seq
     is_own = follows and restore.replaced_instance == restore.instance_id
     return (restore.replaced_seq, restore.replaced_hash) if is_own else None
@@ -75,7 +75,7 @@ def _check_in_branch(is_signed: SignatureCheck | None, seq: int) -> SignatureChe
 
 
 def _with_lost_lines(report: Report, restore: Restore) -> Report:
-    """Count absent newest lines of the replaced spool as lost. A finding would appear in each audit, without remedy."""
+    """Count absent newest lines of the replaced spool as lost, because a finding would recur in every audit."""
     lost = restore.replaced_seq - max(report.last_seq, restore.seq)
     if _head_of(restore) is None or lost <= 0:
         return report
@@ -88,9 +88,9 @@ def _with_lost_lines(report: Report, restore: Restore) -> Report:
 
 
 def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, strays: list[int]) -> Iterator[ChainLine]:
-    """Yield the previous instance's lines from the backup's newest line on.
+    """Yield the previous instance's lines, beginning with the backup's newest line.
 
-    If the line after the backup's newest line does not contain its hash, add the number to ``strays``.
+    If the second line does not contain the hash of the first, add its sequence number to ``strays``.
     """
     newest = reader.digest(restore.seq) if restore.seq else bytes.fromhex(GENESIS)
     for line in store.lines(restore.instance_id, restore.begin_ns, end_ns):

@@ -26,7 +26,7 @@ _TOO_LARGE = "larger than max"
 
 
 class StoreError(EgressError):
-    """The destination cannot be read. The message names it, its response, and a remedy."""
+    """The destination cannot be read. The message names the destination, its response, and a remedy."""
 
 
 class Store(Protocol):

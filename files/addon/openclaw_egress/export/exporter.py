@@ -40,7 +40,7 @@ from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""Maximum size of a push. Each record counts with its resource. By default, Loki accepts 4 MiB per message, 4 MB/s."""
+"""Maximum size of a push, with one resource per record. By default, Loki accepts 4 MiB per message, and 4 MB/s."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
 """Lowest push limit. A push always holds at least one line, so with this limit lines are sent one at a time."""
@@ -73,7 +73,7 @@ class ExportSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Oldest:
-    """The oldest pending line: its number, its age when the exporter first saw it, and when that was (monotonic)."""
+    """The oldest pending line: its number, its age when the exporter first saw it, and the monotonic time of that."""
 
     seq: int
     seconds_then: float
@@ -134,7 +134,7 @@ class Exporter:
         self._last_success: float | None = None
         self._oldest: _Oldest | None = None
         self._sent: dict[int, str] = {}
-        """Lines that the destination may have stored from a failed push: line number to the response's message."""
+        """Lines that the destination may have stored from a failed push: sequence number to the response's message."""
         self._alone = _Alone()
         self._horizon_ns: int | None = None
         self._horizon_until = 0.0

@@ -119,7 +119,7 @@ class PushResult:
         return REMEDIES[self.cause].format(location=self.location or "no location")
 
 
-# Messages of responses with status 400 or 422 that a setting of the proxy or of Loki causes, not a record.
+# Error messages (status 400 or 422) that a wrong setting of the proxy or of Loki causes, not a record.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), Cause.COMPRESSION),
     (re.compile(r"content type: .* is not supported"), Cause.CONTENT_TYPE),
@@ -317,7 +317,7 @@ class Sender:
                 return interpret(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
             finally:
                 if response.status not in (200, 204):
-                    response.close()  # without reading the rest of the response
+                    response.close()  # Close the connection without reading the rest of the response.
                 response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             return self._unreachable(error)

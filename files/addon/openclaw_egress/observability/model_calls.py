@@ -120,7 +120,7 @@ class ModelCalls:
             self._cost.labels(*who).inc(call.cost_usd)
 
     def _take_place(self, call: Call) -> bool:
-        """Give the models of a call their own labels if the class is below its limit. Return whether they have any.
+        """Give a call's models their own labels if the class is below its limit. Return whether the models have them.
 
         Do this only for a call that reports usage, because the usage proves that the model exists.
         """

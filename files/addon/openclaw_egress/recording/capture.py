@@ -29,7 +29,7 @@ READER_BYTES = 8 * 1024 * 1024
 """Maximum bytes that the response reader keeps (`llm.parsers`)."""
 
 MAX_DECODED = 64 * 1024 * 1024
-"""Limit of decoded bytes. A longer body is treated as a decompression bomb: only its wire size is counted after it."""
+"""Limit of decoded bytes of an encoded body. The rest of a longer body (a decompression bomb) is not decoded."""
 
 JOURNAL_PIECE = 256 * 1024
 """Size of the pieces in which the recorded beginning of a body is written to the journal."""
@@ -570,7 +570,7 @@ class ExchangeCapture:
         return text if self.masks is None else mask_text(text, self.masks)
 
     def _own_masked(self, text: str) -> str:
-        """Return a text in which the operator's patterns are masked. Redaction masks the known formats later."""
+        """Return a text with the operator's patterns masked. Redaction masks the known key formats later."""
         return mask_text(text, self.masks) if self.masks else text
 
     def _redacted(self, headers: Headers) -> Headers:

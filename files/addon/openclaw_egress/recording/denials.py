@@ -1,4 +1,4 @@
-"""Rate limit for denial records. More denials are only summarised, so that a client in a loop cannot fill the spool.
+"""Rate limit for denial records. Denials above it are summarised, so that a client in a loop cannot fill the spool.
 
 `group_denials` combines single records and summaries. Pure functions.
 """
@@ -68,7 +68,7 @@ class DenialRate:
         return self._take(whole_class, SINGLY_PER_CLASS, now)
 
     def due(self, now: float, *, everything: bool = False) -> list[tuple[Key, int]]:
-        """Return the counts of ended windows, each once. With ``everything``, include windows that have not ended."""
+        """Return the counts of windows that have ended, each only once. With ``everything``, end all windows first."""
         for key in [key for key, window in self._windows.items() if everything or now - window.since > WINDOW_SECONDS]:
             self._close(key)
         due, self._over = self._over, []

@@ -1,4 +1,4 @@
-"""The hash chain: every log line begins with its number and the hash of the line before it. Pure functions."""
+"""The hash chain: every log line begins with its sequence number and the hash of the line before it. Pure functions."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 class KeyFormat(NamedTuple):
     """One format: a fixed prefix, an optional pattern after it, and a run of characters of an alphabet.
 
-    ``in_text`` and ``in_body`` are the minimum lengths of the run: in headers, URLs and log messages, and in bodies.
+    ``in_text`` is the minimum length of the run in headers, URLs and log messages, ``in_body`` that in bodies.
     """
 
     prefix: str

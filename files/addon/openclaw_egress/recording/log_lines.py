@@ -1,9 +1,9 @@
 """Conversion of a record's attributes and JSON to log lines that a default Loki accepts, and back.
 
 A record whose JSON exceeds `MAX_LINE_BYTES` is split over several log lines. The first has the attributes and the
-headers; the others have parts of the bodies, cut between characters. `hash_chain` adds the number and the hash;
-`reassemble` reverses both steps. The limits are those of a default Loki, with some margin: 256 KB per line, 128 entries
-and 64 KB of metadata, including severity, trace, scope and resource. Pure functions.
+headers; the others have parts of the bodies, cut between characters. `hash_chain` adds the sequence number and the
+hash; `reassemble` reverses both steps. The limits are Loki's default limits with some margin: 256 KB per line, 128
+entries and 64 KB of metadata, including severity, trace, scope and resource. Pure functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from openclaw_egress.recording import semconv
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 MAX_LINE_BYTES = 200_000
-"""Maximum length of a line, including its number and hash, in bytes of UTF-8."""
+"""Maximum length of a line in bytes of UTF-8, including the sequence number and the hash."""
 MAX_ATTRIBUTE_BYTES = 1024
 """Maximum length of an attribute value in bytes. The URL may have 8 KB."""
 MAX_LIST_ITEMS = 16

@@ -10,7 +10,8 @@ last bytes as long as they can be the beginning of a secret. The rules apply in 
 1. A PEM private key ends at its last line, at the first byte that cannot belong to it, or after `MAX_PEM` bytes.
 2. Other secrets are inside a token: a run of the bytes in `_TOKEN`. A token without `_SHORTEST` consecutive bytes of
    `_RUN` is skipped. This test comes first, because it is cheap and skips most of a prose text.
-3. In a token of more than `LONG_TOKEN` bytes, such as an image in Base64, a secret begins in the first `_HEAD` bytes.
+3. In a token of more than `LONG_TOKEN` bytes, such as an image in Base64, only secrets that begin in the first `_HEAD`
+   bytes are masked.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ class Masker:
         return self._held
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes. Return the bytes that need not be held back, with secrets masked."""
+        """Process the next bytes. Return the bytes that need not be held back, with secrets masked."""
         if self._held.startswith(_BEGIN) and len(self._held) < MAX_PEM and not data.translate(None, _PEM_BYTES):
             # Skip the search, because these bytes cannot end the key. A key may arrive in many small pieces.
             self._held += data

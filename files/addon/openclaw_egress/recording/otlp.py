@@ -4,8 +4,8 @@ The SDK's encoder groups records by resource and scope, and takes three times as
 module therefore encodes a record with only the message types. A test compares the bytes with the SDK's.
 
 A record is encoded once, when it is committed. The bytes are stored, and each push is assembled from them. A retry
-therefore sends exactly the same bytes, so that the destination can recognise duplicates. The observed time is set to
-the record's time, because Loki counts it as metadata.
+therefore sends exactly the same bytes, so that the destination can recognise duplicates. For the same reason the
+observed time, which Loki stores as metadata, is the record's time.
 
 The framing follows protobuf (https://protobuf.dev/programming-guides/encoding/) and
 ``opentelemetry/proto/collector/logs/v1/logs_service.proto``: ``ExportLogsServiceRequest{1: ResourceLogs{1: resource,

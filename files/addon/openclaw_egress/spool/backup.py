@@ -125,7 +125,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
 def _files_of(settings: Settings, *, keys: bool) -> Iterator[tuple[str, bytes]]:
     for name in (PUBLIC_FILE, *(_KEYS if keys else ())):
         if name.startswith(("ca/", "root/")) and settings.ca_dir is not None:
-            continue  # Do not include a CA in a directory of the operator's own (EGRESS_CA_DIR).
+            continue  # Do not include a CA that is in the operator's own directory (EGRESS_CA_DIR).
         file = settings.state_dir / name
         try:
             yield name, file.read_bytes()
@@ -220,7 +220,7 @@ def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Resto
             aside = _put_aside(path) if previous else None
             _own(copy, path.parent)
             copy.rename(path)
-            for side in _SIDE_FILES[:2]:  # A reader may have created them for the previous file.
+            for side in _SIDE_FILES[:2]:  # A reader may have created these files for the previous spool.
                 Path(f"{path}{side}").unlink(missing_ok=True)
             _sync_directory(path.parent)
         except OSError as error:
@@ -238,7 +238,7 @@ def _remedy(error: OSError, path: Path) -> str:
 
 
 def _previous(path: Path, *, replace: bool) -> bool:
-    """Return whether a spool exists. Refuse one with waiting commands and, unless ``replace`` is set, with records."""
+    """Return whether a spool exists. Raise if commands wait for it, or if it has records and ``replace`` is not set."""
     if not os.path.lexists(path):
         return False
     if not stat.S_ISREG(path.lstat().st_mode):
@@ -315,7 +315,7 @@ def _copy(file: Path, copy: Path) -> None:
 
 
 def _opened(file: Path) -> BinaryIO:
-    """Open the backup; - is standard input. Never follow a symbolic link, and never wait for a pipe."""
+    """Open the backup; ``-`` means standard input. Never follow a symbolic link, and never wait for a pipe."""
     if str(file) == "-":
         return sys.stdin.buffer
     try:
@@ -411,7 +411,7 @@ def _record_of(made: Made, key: str, why: str, replaced: _Replaced) -> EventReco
 
 
 def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
-    """Write the absent keys if the backup contains keys. Return their names. Never replace a key that differs."""
+    """If the backup contains keys, write those that are absent. Return their names. Never replace a different key."""
     if KEY_FILE not in files:
         return ()
     files = {name: content for name, content in files.items() if name in (*_KEYS, PUBLIC_FILE)}
@@ -442,7 +442,7 @@ def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
 
 
 def _put_aside(path: Path) -> Path:
-    """Give the spool a second name, and leave it in place until the restored one replaces it.
+    """Give the spool a second name, and return that name. The first name stays until the restored spool replaces it.
 
     No WAL must remain next to the restored file, because SQLite would write the WAL's pages into that file.
     """

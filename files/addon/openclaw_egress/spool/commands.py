@@ -2,7 +2,7 @@
 
 Only the proxy's process writes the spool. `egress dead-letter`, `resend` and `delete` store a command in a file next to
 the spool. The flush thread runs it within a second, or after the next start. A crash neither loses nor repeats a
-command, because each transaction stores the command's progress in ``meta`` (``command_ID``) with its changes.
+command, because each transaction also stores the command's progress in the table ``meta`` (key ``command_ID``).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Command:
         action: what to do.
         ranges: first and last number of each range of lines, in increasing order and without overlaps.
         why: the user who ran the command and the reason, for the line that records the command in the chain.
-        id: identifies the command in its file's name and in ``meta``.
+        id: identifies the command in the name of its file and in the table ``meta``.
     """
 
     action: Action
@@ -209,7 +209,7 @@ class CommandQueue:
             file.rename(file.with_name(file.name + _INVALID))
 
     def _step(self, command: Command) -> bool:
-        """Run the next part of a command in one transaction. Return whether no part was left to run."""
+        """Run the next part of a command in one transaction. Return True if there was no part left to run."""
         with self._storage.transaction() as (db, _):
             before = progress_of(db, command.id)
             seqs = [] if before.done else list(self._next_lines(db, command, before.next_seq))

@@ -18,7 +18,7 @@ _LAST_NS = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """One pending line: number, time, and the encoded bytes of record and resource."""
+    """One pending line: sequence number, time, and the encoded bytes of record and resource."""
 
     seq: int
     time_ns: int
@@ -103,7 +103,7 @@ class ExportQueue:
         """Mark lines as acknowledged by the destination.
 
         Args:
-            seqs: numbers of the lines.
+            seqs: sequence numbers of the lines.
             why: the reason to treat them as acknowledged without a confirmation. A new line of the chain records it.
         """
         try:
@@ -122,9 +122,10 @@ class ExportQueue:
                 self._ledger.note("dead_lettered", why, changed, "")
 
     def send_again(self, seqs: Sequence[int], old: int, why: str) -> list[int]:
-        """Set lines in the state ``old`` to pending, so that the exporter sends them again. Return their numbers.
+        """Set lines in the state ``old`` to pending, so that the exporter sends them again.
 
-        Add a line to the chain that names them. Call this inside a transaction of the storage.
+        Return their sequence numbers. Add a line to the chain that names them. Call this inside a transaction of the
+        storage.
         """
         changed = self._change_state(seqs, PENDING, None, old)
         if changed:
@@ -138,7 +139,7 @@ class ExportQueue:
                 self._ledger.note("counted_as_stored", why, changed, "")
 
     def _change_state(self, seqs: Iterable[int], new: int, why: str | None, old: int = PENDING) -> list[int]:
-        """Set the new state for lines that are still in the old one. Return their numbers."""
+        """Set the new state for those lines that are still in the old state. Return their sequence numbers."""
         changed = []
         for seq in seqs:
             said = why

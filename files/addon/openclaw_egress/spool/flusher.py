@@ -68,7 +68,7 @@ class Flusher:
         self._reserve = -1
         """Size in bytes of the reserve file, which bounds SQLite's WAL; -1 before the first check."""
         self._folded_seq = -1
-        """Number of the line up to which the hourly totals are complete; -1 before the first check."""
+        """Sequence number of the line up to which the hourly totals are complete; -1 before the first check."""
         self.problem: str | None = None
         """Error of the thread's last round; None if it succeeded."""
         self.stopping = threading.Event()

@@ -136,7 +136,7 @@ def _is_masked(stated: dict[str, Any], name: str) -> bool:
 
 
 def _masked(body: Body | None, stated: dict[str, Any], name: str) -> Body | None:
-    """If the journalled bytes of a body are masked, take its size, hash and mask count from the head."""
+    """If the journalled bytes of a body are masked, take the size, hash and mask count from the stored fields."""
     if body is None or not _is_masked(stated, name):
         return body
     known = stated[name]

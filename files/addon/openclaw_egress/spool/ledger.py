@@ -21,7 +21,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""If the clock is set back by at most this, the times of lines still increase. After a larger step they follow it."""
+"""If the clock is set back by at most this, the lines' times still increase. After more, they follow the clock."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -77,7 +77,7 @@ class Ledger:
         return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
 
     def append(self, lines: Iterable[Line]) -> list[int]:
-        """Append lines to the chain and insert them into the table ``records``. Return their numbers."""
+        """Append lines to the chain and insert them into the table ``records``. Return their sequence numbers."""
         state = self._storage.totals
         ledger: list[tuple[int, bytes, int]] = []
         rows: list[tuple[Any, ...]] = []
@@ -143,9 +143,10 @@ class Ledger:
     def note(
         self, what: str, why: str, seqs: Sequence[int], class_name: str, more: Mapping[str, AttributeValue] = _NO_MORE
     ) -> int:
-        """Write a line that records a change of other lines: the reason, their numbers, and the hash of the last one.
+        """Write a line that records a change of other lines. Return the sequence number of the new line.
 
-        Return the number of the new line. ``more`` adds attributes.
+        The line contains the reason, the sequence numbers of the changed lines, and the hash of the last of them.
+        ``more`` adds attributes.
         """
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
         runs = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in ranges(seqs))

@@ -120,7 +120,7 @@ def _add_columns(connection: sqlite3.Connection, version: int) -> None:
 
 
 def _add_codes(connection: sqlite3.Connection) -> None:
-    """Migrate from 0 to 1: add the columns of denials, and fill them from the recorded lines."""
+    """Migrate from version 0 to 1: add the columns for denials, and fill them from the recorded lines."""
     _add_columns(connection, 0)
     last = -1
     while rows := connection.execute(
@@ -139,7 +139,7 @@ def _add_codes(connection: sqlite3.Connection) -> None:
 
 
 def _add_usage(connection: sqlite3.Connection) -> None:
-    """Migrate from 1 to 2: add the columns for key and cost, and the totals of the stored exchanges.
+    """Migrate from version 1 to 2: add the columns for key and cost, and the totals of the stored exchanges.
 
     The cost of exchanges that an older version recorded stays unknown.
     """

@@ -94,7 +94,7 @@ class DeadLetter:
     part: int
     parts: int
     host: str
-    """The host of the whole record, also if this line is only a part of it."""
+    """The host of the whole record, even if this line is only a part of it."""
     size: int
     """Size of the encoded line, in bytes."""
     why: str
@@ -355,7 +355,7 @@ class SpoolReader:
             return [decode_text(row[0]) for row in rows]
 
     def line(self, seq: int) -> str | None:
-        """Return one line by its number; empty if its row is damaged, None if it is not stored."""
+        """Return one line by its sequence number; empty if its row is damaged, None if it is not stored."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         return _text_or_empty(row[0]) if row else None
@@ -371,7 +371,7 @@ class SpoolReader:
         return {name: counts[name] for name in USAGE_DETAILS if name in counts}
 
     def lines(self, after_seq: int = 0) -> Iterator[tuple[int, str]]:
-        """Yield all stored lines with their numbers, in order."""
+        """Yield all stored lines with their sequence numbers, in order."""
         with spool_errors(self.path):
             for seq, encoded in self._read().execute(
                 "SELECT seq, otlp FROM records WHERE seq > ? ORDER BY seq", (after_seq,)
@@ -379,9 +379,9 @@ class SpoolReader:
                 yield seq, decode_text(encoded)
 
     def range_of(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
-        """Return the lowest and the highest number of the lines whose time is in a range; ``(1, 0)`` if there are none.
+        """Return the first and the last sequence number of the lines whose time is in a range; ``(1, 0)`` for no lines.
 
-        If the clock was set back in this range, some lines between the two numbers have a time outside of the range.
+        If the clock was set back in this range, some lines between these two have a time outside of the range.
         """
         with spool_errors(self.path):
             query = "SELECT min(seq), max(seq) FROM ledger WHERE time_ns >= ? AND time_ns < ?"
@@ -406,13 +406,13 @@ class SpoolReader:
         return (found[0][0], found[-1][-1]) if found else (1, 0)
 
     def _time_from(self, seq: int) -> int:
-        """Return the time of the first line with this number or a higher one, in Unix nanoseconds."""
+        """Return the time of the first line with this sequence number or a higher one, in Unix nanoseconds."""
         with spool_errors(self.path):
             query = "SELECT time_ns FROM ledger WHERE seq >= ? ORDER BY seq LIMIT 1"
             return int(self._read().execute(query, (seq,)).fetchone()[0])
 
     def ledger(self, first: int, last: int) -> Iterator[tuple[int, int, bytes, int | None]]:
-        """Yield number, time, SHA-256 and state of each line from ``first`` to ``last``, in order.
+        """Yield sequence number, time, SHA-256 and state of each line from ``first`` to ``last``, in order.
 
         The state is an index of `rows.STATES`, or None for a line that is no longer stored.
         """
@@ -424,7 +424,10 @@ class SpoolReader:
             )
 
     def stored_between(self, first: int, last: int) -> Iterator[tuple[int, int, str]]:
-        """Yield number, time and text of each stored line from ``first`` to ``last``; empty text for damaged rows."""
+        """Yield sequence number, time and text of the stored lines from ``first`` to ``last``.
+
+        A damaged row has an empty text.
+        """
         with spool_errors(self.path):
             for seq, time_ns, encoded in self._read().execute(
                 "SELECT seq, time_ns, otlp FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
@@ -432,14 +435,14 @@ class SpoolReader:
                 yield seq, time_ns, _text_or_empty(encoded)
 
     def checkpoint_before(self, seq: int) -> int | None:
-        """Return the number of the newest stored checkpoint before a line; None if there is none."""
+        """Return the sequence number of the newest stored checkpoint before a line; None if there is none."""
         with spool_errors(self.path):
             query = "SELECT seq FROM records WHERE seq < ? AND event_name = ? ORDER BY seq DESC LIMIT 1"
             row = self._read().execute(query, (seq, EVENT_CHECKPOINT)).fetchone()
         return int(row[0]) if row else None
 
     def lines_after_clock_change(self) -> set[int]:
-        """Return the numbers of the lines before which the clock was set back."""
+        """Return the sequence numbers of the lines before which the clock was set back."""
         with spool_errors(self.path):
             keys = self._read().execute("SELECT key FROM meta WHERE key GLOB ?", (CLOCK_SET_BACK + "*",))
             return {int(key.removeprefix(CLOCK_SET_BACK)) for (key,) in keys}
@@ -457,7 +460,7 @@ class SpoolReader:
             return restorations(self._read())
 
     def lines_by_state(self, runs: Iterable[tuple[int, int]]) -> dict[str, tuple[int, int]]:
-        """Return the number and the bytes of the stored lines in ranges of line numbers, by the name of their state."""
+        """Return count and bytes of the stored lines in ranges of sequence numbers, by the name of their state."""
         found = dict.fromkeys(STATES, (0, 0))
         query = "SELECT state, count(*), sum(size) FROM records WHERE seq BETWEEN ? AND ? GROUP BY state"
         with spool_errors(self.path):
@@ -473,13 +476,13 @@ class SpoolReader:
             return list(tombstones(self._read()))
 
     def pruned_seq(self) -> int:
-        """Return the number of the newest line that the spool pruned; 0 if it has pruned none."""
+        """Return the sequence number of the newest line that the spool pruned; 0 if it has pruned none."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT value FROM meta WHERE key = ?", (PRUNED_SEQ,)).fetchone()
         return int(row[0]) if row else 0
 
     def stored(self, since_ns: int, until_ns: int) -> Iterator[tuple[int, str]]:
-        """Yield time and text of the stored lines with a time in ``[since_ns, until_ns)``, in order of their numbers.
+        """Yield time and text of the stored lines with a time in ``[since_ns, until_ns)``, in the order of the chain.
 
         A damaged row has an empty text.
         """
@@ -491,7 +494,7 @@ class SpoolReader:
                 yield time_ns, _text_or_empty(encoded)
 
     def digest(self, seq: int) -> bytes | None:
-        """Return the SHA-256 of a line from the ledger; None for an unknown number."""
+        """Return the SHA-256 of a line from the ledger; None if the ledger does not contain the line."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT hash FROM ledger WHERE seq = ?", (seq,)).fetchone()
         return bytes(row[0]) if row else None
@@ -503,7 +506,7 @@ class SpoolReader:
         return (int(row[0]), bytes(row[1]).hex()) if row else (0, GENESIS)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Return the dead letters by number."""
+        """Return the dead letters in the order of the chain."""
         with spool_errors(self.path):
             rows = self._read().execute(
                 "SELECT seq, time_ns, class, event_name, exchange_id, part, parts, coalesce(host, (SELECT host FROM "

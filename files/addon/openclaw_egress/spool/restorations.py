@@ -25,13 +25,13 @@ class Restore(NamedTuple):
     seq: int
     instance_id: str
     key: str
-    """Public signing key of that instance; empty if the backup had none."""
+    """Public signing key of the instance ``instance_id``; empty if the backup had none."""
     begin_ns: int
     """Time of the backup's newest line in Unix nanoseconds; if it has none, the time when its spool was created."""
     lost_lines: int | None
     """Number of lines of the replaced spool that are not in the backup; None if that spool could not be read."""
     replaced_seq: int
-    """Number of the newest line of the replaced spool; 0 without one."""
+    """Sequence number of the newest line of the replaced spool; 0 if there was none."""
     replaced_hash: str
     replaced_instance: str
     is_proven: bool

@@ -50,7 +50,7 @@ class Retention:
         self.max_bytes = max_bytes
         self._blocks = blocks
         self.dropped_lines = 0
-        """Number of pending lines dropped at the limit since this object was created."""
+        """Number of pending lines dropped because of the limit since this object was created."""
 
     @property
     def used_bytes(self) -> int:
@@ -137,7 +137,7 @@ class Retention:
             return True
 
     def give_up(self, seqs: Sequence[int], why: str) -> list[int]:
-        """Delete dead letters and write a line that names them. Return the numbers of the deleted lines.
+        """Delete dead letters and write a line that names them. Return the sequence numbers of the deleted lines.
 
         Call this inside a transaction of the storage.
         """
@@ -153,7 +153,7 @@ class Retention:
         return deleted
 
     def delete_by_operator(self, seqs: Sequence[int]) -> list[int]:
-        """Delete lines in any state. Return their numbers. The caller must write the line that names them.
+        """Delete lines in any state. Return their sequence numbers. The caller must write the line that names them.
 
         Call this inside a transaction of the storage.
         """
@@ -171,8 +171,8 @@ class Retention:
             self._storage.totals.count(state, class_name, -1, -size)
         newest = max((row[0] for row in rows if row[3] in (ACKNOWLEDGED, LOCAL)), default=0)
         if pruned and newest:
-            # Store the highest number, so that an audit can distinguish pruned lines from removed ones, even if an
-            # older line is acknowledged later.
+            # Store the highest sequence number, so that an audit can distinguish pruned lines from removed ones, even
+            # if an older line is acknowledged later.
             statement = (
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = max(value, excluded.value)"
             )
@@ -197,7 +197,7 @@ def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: i
 def _take(
     rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
 ) -> list[tuple[int, int, str, int, str]]:
-    """Return the first rows that have ``needed`` bytes together. With ``whole``, complete the last exchange."""
+    """Return rows from the start until they have ``needed`` bytes. With ``whole``, complete the last exchange."""
     taken: list[tuple[int, int, str, int, str]] = []
     total = ranges = 0
     for row in rows:

@@ -38,7 +38,7 @@ class Row:
     event_name: Annotated[str, Column("TEXT NOT NULL")]
     id: Annotated[str, Column("TEXT NOT NULL", semconv.EXCHANGE_ID, "exchange_id")]
     part: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_INDEX)]
-    """Number of the part in a split record, from 1. The first line of a record has 0."""
+    """Position of the part in a split record, from 1. The first line of a record has 0."""
     parts: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_COUNT)]
     begin: Annotated[str | None, Column(_TEXT, semconv.BEGIN)]
     method: Annotated[str | None, Column(_TEXT, semconv.HTTP_REQUEST_METHOD)]

@@ -41,7 +41,7 @@ class Totals:
     journal: dict[str, int]
     """Journalled bytes of each exchange in progress, by its ID."""
     dead: dict[str, int]
-    """Number of dead letters by `rows.reason_code`."""
+    """Number of dead letters by the code of their reason (`rows.reason_code`)."""
 
     def copy(self) -> Totals:
         """Return an independent copy of these values."""
@@ -207,7 +207,7 @@ def lock_exclusively(path: Path) -> int:
         # Do not follow a link: root must not write to, or give away, a file that the proxy's user chose.
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if os.geteuid() == 0 and os.fstat(descriptor).st_nlink == 1:
-            directory = lock.parent.stat()  # The proxy's user owns it and must be able to open the lock.
+            directory = lock.parent.stat()  # The proxy's user owns the directory and must be able to open the lock.
             with contextlib.suppress(PermissionError):  # A container may lack CAP_CHOWN.
                 os.fchown(descriptor, directory.st_uid, directory.st_gid)
     except OSError as error:

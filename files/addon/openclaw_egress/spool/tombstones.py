@@ -23,10 +23,10 @@ from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.storage import Storage
 
 DELETED = "deleted_"
-"""Prefix of the keys in the table ``meta`` that store tombstones. The number of the tombstone's line follows it."""
+"""Prefix of the keys in the table ``meta`` that store tombstones. The tombstone's sequence number follows it."""
 DELETABLE = (semconv.EVENT_EXCHANGE, semconv.EVENT_TUNNEL, semconv.EVENT_DENIED)
 MAX_RUNS = 300
-"""Maximum number of ranges of lines in one tombstone, because their text must fit into a field of a line (8 KB)."""
+"""Maximum number of line ranges in one tombstone, because the text of the ranges must fit into one field (8 KB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Tombstone:
     """The tombstone of one deletion, which covers at most a few thousand lines."""
 
     seq: int
-    """Number of the line that records the deletion."""
+    """Sequence number of the line that records the deletion."""
     time_ns: int
     lines: str
-    """Numbers of the deleted lines, such as ``12-40,50``."""
+    """Sequence numbers of the deleted lines, such as ``12-40,50``."""
     count: int
     digest: str
     """SHA-256 of the last deleted line."""
@@ -49,7 +49,7 @@ class Tombstone:
 def delete_records(
     storage: Storage, ledger: Ledger, retention: Retention, signer: Signer | None, seqs: Sequence[int], why: str
 ) -> list[int]:
-    """Delete log lines and write the tombstone. Return the numbers of the deleted lines.
+    """Delete log lines and write the tombstone. Return the sequence numbers of the deleted lines.
 
     Call this inside a transaction of the storage.
     """

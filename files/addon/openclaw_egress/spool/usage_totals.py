@@ -1,7 +1,7 @@
 """Hourly totals of the exchanges: requests, tokens, cost and times by class, provider, host, model, key and status.
 
-The stored totals contain the exchanges up to a certain line. The number of that line is stored in the same transaction.
-`fold` adds further exchanges and advances the number; it runs in the flush thread, and before lines are deleted.
+The stored totals contain the exchanges up to a certain line, whose sequence number is stored in the same transaction.
+`fold` adds further exchanges and advances that number. It runs in the flush thread, and before lines are deleted.
 `read` adds the exchanges after that line from their records, so totals and records never differ. Totals remain after
 their records are pruned. `rebuild` recomputes totals from the stored records.
 """
@@ -23,12 +23,12 @@ HOUR_NS = 3600 * 10**9
 KEPT_HOURS = 400 * 24
 """Number of hours whose totals are kept. Only hours with exchanges count. The oldest are deleted first."""
 MAX_GROUPS = 256
-"""Maximum number of rows per class and hour: agents choose models, keys and hosts. More are summed up as `OTHER`."""
+"""Maximum number of rows per class and hour. Agents choose models, keys and hosts, so further rows become `OTHER`."""
 OTHER = "(other)"
 NANO = 10**9
 """Costs are stored in billionths of a dollar, so that sums are exact."""
 FOLDED = "usage_folded_seq"
-"""Key in the table ``meta`` for the number of the last line whose exchange is in the totals."""
+"""Key in the table ``meta`` for the sequence number of the last line whose exchange is in the totals."""
 BATCH = 2000
 """Maximum number of exchanges that one transaction adds to the totals."""
 MOST = 2**63 - 1
@@ -36,7 +36,7 @@ MOST = 2**63 - 1
 _STEP = math.log(1.05)
 
 GROUP = ("class", "provider", "host", "model", "key", "status")
-"""Columns that, with the hour, identify a row. An unknown text is stored as empty, an unknown status as 0."""
+"""Columns that, with the hour, identify a row. Unknown text is stored as an empty string, an unknown status as 0."""
 DAY = "day"
 """Name that groups by local day, for the argument ``by`` of `read`."""
 COUNTS = (
@@ -73,7 +73,7 @@ _PRIMARY_KEY = ("hour", *GROUP)
 _SAME = " AND ".join(f"{name} = ?" for name in _PRIMARY_KEY)
 _TIMES = ("duration", "first_chunk")
 _WHOLE, _HALVES = ("",), (" >> 32", " & 4294967295")
-"""SQL operations on each count before ``sum``, which fails above `MOST`. `_HALVES` splits it into high and low bits."""
+"""SQL operations on counts before ``sum``, which fails above `MOST`. `_HALVES` splits them into high and low bits."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class Usage:
     """Totals of one group of exchanges."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """Sums by the names in `COUNTS`."""
+    """Sums by name; `COUNTS` lists the names."""
     duration: Times = field(default_factory=Times)
     first_chunk: Times = field(default_factory=Times)
 

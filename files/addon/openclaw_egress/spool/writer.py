@@ -75,7 +75,7 @@ class Spool:
     ) -> None:
         self.path = Path(path)
         self.committed = threading.Event()
-        """Event that is set after each commit of a line. The thread that waits for it clears it."""
+        """Event that is set after each commit of a line. The waiting thread must clear it."""
         self._now = clock_ns
         self._signer = signer
         self._max_age_ns = None if max_age is None else int(max_age.total_seconds()) * 10**9
@@ -158,7 +158,7 @@ class Spool:
             state.journal[exchange_id] = 0
 
     def close_exchange(self, record: ExchangeRecord) -> list[int]:
-        """Replace the journal of an exchange with the lines of its record. Return their numbers."""
+        """Replace the journal of an exchange with the lines of its record. Return the lines' sequence numbers."""
         lines = lines_of(record)
         with self._storage.transaction() as (db, state):
             seqs = self._ledger.append(lines)
@@ -188,10 +188,10 @@ class Spool:
         """End an exchange whose record could not be written. The flush thread records or deletes it later.
 
         Args:
-            exchange_id: its ID.
-            recorded: whether bytes of it were sent. If so, the exchange is recorded as ``interrupted`` when the disk
-                can be written again; if not, it is deleted.
-            secret: whether its bodies are credentials, which must not be recorded.
+            exchange_id: ID of the exchange.
+            recorded: whether bytes of the exchange were sent. If so, the exchange is recorded as ``interrupted`` when
+                the disk can be written again; if not, it is deleted.
+            secret: whether the bodies are credentials, which must not be recorded.
         """
         with self._storage.lock:
             if exchange_id in self._storage.totals.journal:
@@ -212,7 +212,7 @@ class Spool:
         return True
 
     def _settle(self, left: dict[str, bool]) -> None:
-        """Record or delete these exchanges, whose rows are still in the journal."""
+        """Record or delete the given exchanges, which are still in the journal."""
         for exchange_id, recorded in left.items():
             if exchange_id in self._left_secret:
                 self.withhold(exchange_id)
@@ -270,14 +270,14 @@ class Spool:
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, record: DeniedRecord | EventRecord) -> list[int]:
-        """Store a record that was not journalled. Return the numbers of its lines."""
+        """Store a record that was not journalled. Return the sequence numbers of its lines."""
         with self._storage.transaction():
             seqs = self._ledger.append(lines_of(record))
         self._after_commit()
         return seqs
 
     def fold_usage(self) -> None:
-        """Add the exchanges that are missing from the hourly totals; see `usage_totals`. For the flush thread."""
+        """Add the exchanges that are missing from the hourly totals. The flush thread calls this."""
         self._flusher.fold_usage()
 
     def rebuild_usage(self) -> int:
@@ -288,7 +288,7 @@ class Spool:
     def checkpoint(self) -> tuple[int, str]:
         """Write a checkpoint, so that the audit detects missing lines at the end of the chain.
 
-        Return the number and hash of the line that the checkpoint names.
+        Return the sequence number and the hash of the line that the checkpoint names.
         """
         with self._storage.lock:
             seq, digest = self._storage.totals.seq, self._storage.totals.hash
@@ -329,7 +329,7 @@ class Spool:
 
     @property
     def dropped_lines(self) -> int:
-        """Return the number of pending lines dropped at the limit since this object was created."""
+        """Return the number of pending lines dropped because of the limit since this object was created."""
         return self._retention.dropped_lines
 
     def stats(self) -> dict[str, int]:
