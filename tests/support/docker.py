@@ -1,11 +1,19 @@
 """Fake `docker` whose responses come from a JSON file, to test playbooks on a host without Docker.
 
 `Docker(directory)` creates the command `directory/docker`, which a test puts on the PATH, and the JSON file with its
-state. The state contains networks (name to subnet), images (name to id), containers (name to state), the output of
-`docker compose config` (a project, or an error message), and the configuration in OpenClaw's container (or an error
-message). A test may also set the versions of Compose and of Docker's API, the output of `docker compose config` with
-resolved variables, labels by container, the name of a tool that images lack, and the error for `docker network create`.
-The fake fails with an error message if it does not support a command.
+state. The fake fails with an error message if it does not support a command. Keys of the state:
+
+- `networks` (name to subnet), `images` (name to id), `containers` (name to state)
+- `compose`: the project that `docker compose config` prints, or its error as `message`
+- `openclaw`: the settings in OpenClaw's container, or an error as `message`
+
+Keys that a test may add:
+
+- `compose_version`, `api`: the versions of Compose and of Docker's API
+- `filled`: the project that `docker compose config` prints with resolved variables
+- `labels`: the labels of each container
+- `lacks`: the name of a tool that is missing from images
+- `macvlan`: the error message of `docker network create`
 """
 
 from __future__ import annotations

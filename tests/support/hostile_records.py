@@ -72,7 +72,7 @@ def hostile_denial() -> DeniedRecord:
 
 
 def write_hostile_spool(state: Path) -> None:
-    """Write a spool that contains both records, as lines 1 and 2."""
+    """Write a spool with two lines: the hostile exchange, and the hostile denial."""
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         spool.close_exchange(hostile_exchange())
         spool.add(hostile_denial())

@@ -6,8 +6,8 @@ the content encodings br and zstd it also needs `brotli` and `backports.zstd`. A
     python llm_providers.py --listen 127.0.0.1 --port 0 --tls-dir DIR [--hosts a,b] [--log FILE] [--http-port 0]
     python llm_providers.py --cert chain.pem --key key.pem ...        # with existing certificates
 
-When it listens, it prints `ready PORT`; with --http-port, it prints `ready-http PORT` before. It ends on SIGTERM or
-SIGINT.
+When the command listens, it prints `ready PORT`. With --http-port, it first prints `ready-http PORT`. SIGTERM and
+SIGINT end it.
 In a test:
 
     with LLMProviders() as providers:

@@ -12,7 +12,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 
 def push_lines(endpoint: str, instance_id: str, lines: Iterable[tuple[int, str]]) -> None:
-    """Push (Unix time in nanoseconds, text) lines with the labels of one proxy instance. Send ten lines per request."""
+    """Push lines, given as (Unix time in nanoseconds, text), with the labels of one proxy instance, ten per request."""
     found = list(lines)
     labels = {"service.name": "openclaw-proxy", "service.instance.id": instance_id}
     attributes = [KeyValue(key=name, value=AnyValue(string_value=value)) for name, value in labels.items()]

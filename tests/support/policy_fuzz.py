@@ -1,8 +1,10 @@
 """Random policies and requests, generated from a seed, to compare access control with `explain`.
 
-Tests run the same cases in two ways: in process, through the real :class:`AccessControl` with mitmproxy's parser and
-flows, and as bytes sent to a running proxy. This module converts URLs to requests as clients do: it converts non-ASCII
-names to A-labels, omits user information and fragments, and sends unusual ASCII characters unmodified.
+Tests run the same cases in two ways. In process, they call the real :class:`AccessControl` with mitmproxy's parser and
+flows. Other tests send the bytes of the requests to a running proxy.
+
+This module converts URLs to requests as clients do. It converts non-ASCII names to A-labels and omits user information
+and fragments. It does not change unusual ASCII characters.
 """
 
 from __future__ import annotations

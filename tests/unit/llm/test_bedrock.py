@@ -106,7 +106,7 @@ def test_aborted_stream_has_no_usage_and_no_stop_reason() -> None:
     assert facts.messages[0]["parts"][:2] == PARTS[:2]
 
 
-# Change one byte in the prelude CRC, in a header, in the payload, or in the message CRC.
+# Each case changes one byte: in the prelude CRC, in a header, in the payload, or in the message CRC.
 @pytest.mark.parametrize("at", [9, 20, -6, -1])
 def test_wrong_crc_keeps_what_was_complete_and_marks_it_truncated(at: int) -> None:
     wrong = bytearray(EVENTS[6])

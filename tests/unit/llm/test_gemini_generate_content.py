@@ -144,7 +144,7 @@ def test_error_outside_of_an_event_is_read_for_every_split(begun: int, tail: byt
 
 def test_every_cut_of_a_stream_has_counts_and_text_that_the_provider_sent() -> None:
     body = stream(*CHUNKS)
-    # Do not cut before the last LF: the CR before it already ends the last event, so that nothing would be missing.
+    # Do not cut before the last LF. The stream is already complete there, because the CR before it ends the last event.
     for at in range(len(body) - 1):
         facts = read(EVENTS, body[:at])
         assert facts.usage in (Usage(), Usage(120))

@@ -1,8 +1,8 @@
 """Tests that run each script in `build_scripts` unpatched and patched, and compare the two runs.
 
 Both runs must have the same exit status, output, commands, standard input and clone, byte for byte. The only difference
-is the bootstrap in the gateway's images. If the patch refuses a script, the test applies the remedy from the message,
-and the result must pass.
+is the bootstrap in the gateway's images. If the patch refuses a script, the test applies the remedy from the message
+and repeats the comparison with the changed script.
 """
 
 import json

@@ -244,9 +244,9 @@ def test_check_fails_if_the_audit_has_findings(tmp_path, docker, passes, found):
 
 
 def status_script(tmp_path, *reports: dict) -> str:
-    """Return a script that prints the next of these `egress status` reports at each run, and the last one from then on.
+    """Return a script that prints these `egress status` reports, one per run. Further runs print the last one again.
 
-    Like the command, the script exits with 1 if the report contains a problem.
+    Like `egress status`, the script exits with 1 if the report contains a problem.
     """
     for number, report in enumerate(reports):
         (tmp_path / f"status{number}").write_text(json.dumps(report))
@@ -288,7 +288,7 @@ def test_check_of_the_spool_waits_while_a_push_is_retried(tmp_path):
     assert check("spool-drained", tmp_path, docker) == (True, "0 record(s) pending")
 
 
-# Exclude `store-has-record`, which does not use Docker and waits for Loki.
+# Exclude `store-has-record`, because it does not use Docker and waits for Loki.
 @pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
 @pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
 def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker):

@@ -1,10 +1,11 @@
 """Tests of the gateway plan for each project in `compose_projects`. They check the container that Docker would start.
 
-`case.yml` contains the expected values, written by hand: the command line (``starts``), the hosts that ``NO_PROXY``
-contains in addition to the role's defaults (``direct``), ``NODE_OPTIONS``, the networks, and the CA certificates. For a
-project that the role refuses, it also contains the code of the problem and the remedy. The test applies the remedy and
-checks the result. ``operator: true`` marks a refusal that no plan can avoid, because the project contradicts the role.
-Print a row for each project:
+`case.yml` contains the expected values, written by hand: the command line (``starts``), ``NODE_OPTIONS``, the networks,
+and the CA certificates. ``direct`` lists the hosts in ``NO_PROXY`` that the role does not add by default.
+
+For a project that the role refuses, `case.yml` also contains the code of the problem and the remedy. The test applies
+the remedy and checks the result. ``operator: true`` marks a refusal that no plan can avoid, because the project
+contradicts the role. Print a row for each project:
 
     pytest -q tests/unit/plugins/test_compose_projects.py --compose-table
 
@@ -67,7 +68,7 @@ class Case:
 
     @property
     def project(self) -> dict[str, Any]:
-        """Return the project with resolved variables, after the remedy."""
+        """Return the project with resolved variables. If the case has a remedy, return the project after its edits."""
         found: dict[str, Any] = self.recorded.get("remedied", self.recorded)["interpolated"]
         return found
 
@@ -78,7 +79,7 @@ class Case:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Return the variables that Compose resolves, after the remedy."""
+        """Return the variables that Compose can resolve. If the remedy edits `.env`, use the edited file."""
         path = self.folder / ".env"
         text = path.read_bytes().decode() if path.exists() else ""
         for name, old, new in self.stated.get("remedy", {}).get("edit", ()):

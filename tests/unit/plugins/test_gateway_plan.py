@@ -1,7 +1,7 @@
 """Tests that compare the gateway's plan with one golden file per deployment.
 
-Each file contains the operator's compose files, the output of Compose 2.26.1 for them without and with resolved
-variables, the image, the container and the options. It also contains the expected plan, without empty values.
+Each file contains the operator's compose files, the image, the container, the options, and the expected plan without
+empty values. It also contains the output of Compose 2.26.1 for the compose files, without and with resolved variables.
 """
 
 import ast

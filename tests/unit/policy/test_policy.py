@@ -386,7 +386,7 @@ def test_rule_with_methods_and_paths_allows_only_these(method: str | None, path:
         ("GET", "/v1/models", True),
         ("POST", "/v1/models", True),
         ("DELETE", "/v1/models", False),
-        ("delete", "/v1/models", False),  # a deny rule ignores case, because the origin may too
+        ("delete", "/v1/models", False),  # a deny rule ignores the method's case, as an origin may
         ("OPTIONS", "*", False),
         ("GET", "/v1/files", False),
         ("GET", "/v1/files/", False),
