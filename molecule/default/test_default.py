@@ -59,7 +59,7 @@ def in_victorialogs(turn, in_loki):
 
 
 def tokens(usage):
-    """Return the numbers of input tokens, including cached ones, and of output tokens in the provider's usage."""
+    """Return the numbers of input tokens, including cached ones, and of output tokens, from the provider's usage."""
     cached = usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
     return {"in": usage["input_tokens"] + cached, "out": usage["output_tokens"]}
 
@@ -162,7 +162,10 @@ def test_sandbox_listener_refuses_an_ordinary_site_with_the_reason():
 
 
 def test_openclaw_starts_the_agents_sandbox_with_current_settings(turn):
-    """Expect network `none`, because the class `sandbox` may reach no destination. The operator had set `bridge`."""
+    """Expect network `none`, because the class `sandbox` may not reach any destination.
+
+    The operator had set `bridge`.
+    """
     form = "{{.HostConfig.NetworkMode}} {{json .Config.Env}}"
     network, _, variables = in_gateway("docker", "inspect", "--format", form, sandbox()).partition(" ")
     assert network == "none"

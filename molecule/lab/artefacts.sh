@@ -31,7 +31,8 @@ rootfs() {
     say "debootstrap of $1 (two minutes) …"
     mkdir -p "$CACHE/debs"
     work=$(mktemp -d)
-    # Do not let dpkg sync to the disk after each package: an interrupted build starts again from the beginning.
+    # Do not let dpkg sync to the disk after each package, because an interrupted build starts again from the beginning
+    # anyway.
     mkdir -p "$work/etc/dpkg/dpkg.cfg.d"
     echo force-unsafe-io >"$work/etc/dpkg/dpkg.cfg.d/lab"
     debootstrap --variant=minbase --cache-dir="$CACHE/debs" --include="$2" "$SUITE" "$work" >"$CACHE/$1.log" 2>&1 ||

@@ -536,7 +536,7 @@ def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> N
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
 def test_requests_share_tunnels(app: App, way: str) -> None:
-    """Accept more than one tunnel, because a pool may open the next while it still closes the previous one."""
+    """Accept more than one tunnel, because a pool may open the next tunnel while it still closes the previous one."""
     app.proxied(*[{"way": way, "url": f"{app.https}/{number}"} for number in range(4)])
     assert len(app.network.tls.seen) == 4
     assert len(app.network.proxy.seen) < 4

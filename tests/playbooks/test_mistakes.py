@@ -294,7 +294,10 @@ def preflight(run, tmp_path):
 
 @pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
-    """Use a running container that was started from the files in COMPOSE_FILE, and an empty HTTP_PROXY."""
+    """Start the container from the files in COMPOSE_FILE, with an empty HTTP_PROXY.
+
+    Expect the same order of files for each seed.
+    """
     names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     for seed in range(8):
         said = preflight(

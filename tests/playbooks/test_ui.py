@@ -1,4 +1,4 @@
-"""Tests of the role's compose file: web page and published metrics are off by default, and the page is confined."""
+"""Tests of the role's compose file: web page and published metrics are off by default, and the page has few rights."""
 
 import json
 import os

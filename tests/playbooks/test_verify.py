@@ -18,7 +18,8 @@ PLAY = """\
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: variables, public: true}
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_gateway, tasks_from: verify}
 """
-# Fake `docker` that prints its arguments and the program on standard input. It passes other commands to `docker-fake`.
+# Fake `docker` for programs in containers: it prints its arguments and the first line of the program. It passes other
+# commands to `docker-fake`.
 WRAPPER = """\
 #!/bin/sh
 case "$1 $2" in

@@ -50,7 +50,7 @@ def described(packet: bytes, address: str) -> dict[str, Any] | None:
         first = not struct.unpack("!H", packet[6:8])[0] & 0x1FFF
     else:
         number, source, start, first = packet[6], packet[8:24], 40, True
-        # Skip the header with hop-by-hop options, which messages of multicast listeners have.
+        # Skip the header with hop-by-hop options, which is present in the messages of multicast listeners.
         if number == 0:
             number, start = packet[40], 48 + packet[41] * 8
         if number == 58 and packet[start] in NEIGHBOURS:

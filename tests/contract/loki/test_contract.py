@@ -73,7 +73,7 @@ def test_chunked_requests_are_accepted(ask: Ask) -> None:
 def test_every_field_except_labels_counts_as_metadata(ask: Ask, entries: int, status: int) -> None:
     """Expect eight metadata entries in addition to the attributes.
 
-    They are severity (twice), both ids, flags, event name, observed time and host.name.
+    They are severity number and text, trace id, span id, flags, event name, observed time and host.name.
     """
     loki = ask(f"extra-entries-{entries}")
     record = loki.record(

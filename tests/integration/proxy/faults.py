@@ -416,7 +416,7 @@ class ProxyHere:
     def tunnel(
         self, host: str, class_name: str = "gateway", sni: str = "", tls: bool = True
     ) -> Iterator[socket.socket]:
-        """Open a tunnel by CONNECT, with TLS inside unless ``tls`` is False."""
+        """Open a tunnel with CONNECT, and TLS inside unless ``tls`` is False."""
         with self.client(class_name) as sock:
             port = self.upstream.tls.server_port if tls else self.upstream.plain.server_port
             target = f"{host}:{port}"

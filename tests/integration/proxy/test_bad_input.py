@@ -18,7 +18,7 @@ GET, POST = (verb + b" http://www.example.com/ HTTP/1.1\r\nHost: www.example.com
 
 @pytest.fixture(autouse=True)
 def unharmed(proxy):
-    """Assert after each test that the proxy still serves, and that its log has no secret and no traceback."""
+    """Assert after each test that the proxy still serves requests, and that its log has no secret and no traceback."""
     yield
     with proxy.client(headers={"authorization": f"Bearer {SECRET}"}) as http:
         assert http.get(proxy.url("api.anthropic.com", "/v1/models")).status_code < 500

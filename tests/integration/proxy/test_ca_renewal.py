@@ -168,7 +168,7 @@ def egress(proxy: RunningProxy, *words: str) -> CompletedProcess[str]:
 def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path, providers):
     with make_proxy(tmp_path, providers, kind) as proxy:
         before = call(proxy).issuing
-        # Renew the CA with the command, as root does on VPS-1.
+        # Renew the CA with the command that root runs on VPS-1.
         assert egress(proxy, "ca", "create", "--renew").stdout == "created\n"
         assert soon(lambda: call(proxy).issuing != before)
         after = call(proxy).issuing

@@ -148,7 +148,7 @@ def test_full_blocking_spool_is_reported_everywhere_and_logged_once(tmp_path, pr
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Path]:
-    """Mount a 24 MB disk for the proxy's state. Skip the test without root."""
+    """Mount a 24 MB disk for the proxy's state. Skip the test if the user is not root."""
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "disk", str(state)]

@@ -1,4 +1,4 @@
-"""Tests of address guard exceptions with methods and paths, such as the telemetry exception in the default policy."""
+"""Tests of address guard exceptions with methods and paths, as in the default policy's exceptions for telemetry."""
 
 import json
 import time

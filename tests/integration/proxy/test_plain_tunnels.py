@@ -147,7 +147,10 @@ def test_tls_after_a_plain_request_is_refused(proxy, providers, class_name, site
 
 
 def test_plain_request_inside_tls_is_not_a_second_tunnel(proxy, providers, class_name):
-    """Send plain bytes after the TLS handshake. They must end the connection and reach no provider."""
+    """Send plain bytes after the TLS handshake.
+
+    The proxy must end the connection and forward nothing to the provider.
+    """
     began = time.time()
     with connected(proxy.ports[class_name]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200

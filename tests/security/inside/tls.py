@@ -1,4 +1,4 @@
-"""TLS techniques: a ClientHello with another name than CONNECT, and HTTP/2 connection coalescing."""
+"""TLS techniques: a ClientHello whose name differs from the CONNECT target, and HTTP/2 connection coalescing."""
 
 from __future__ import annotations
 
