@@ -71,7 +71,10 @@ class Rollout:
 
 @pytest.fixture
 def rollout(run: Run, checkout: Path, tmp_path: Path):
-    """Return a function that runs site.yml on gateways with these variables. Each has its own state directory."""
+    """Return a function that runs site.yml on gateways with these variables.
+
+    Each gateway has its own state directory.
+    """
 
     def call(gateways: dict[str, dict], *words: str, loki: dict[str, dict] | None = None) -> Rollout:
         for name, variables in gateways.items():

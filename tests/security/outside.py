@@ -35,7 +35,7 @@ class Seen:
     def evidence(
         self, technique: Technique, place: str, token: str, inspected: str, recorded: Container[str]
     ) -> list[str]:
-        """Return evidence of a bypass: the token in the log of the canary, DNS or a site, or a missing record."""
+        """Return evidence of a bypass: the token in a log of the canary, DNS or a site, or an unrecorded request."""
         found = [f"the canary got {_short(line)}" for line in self._of("canary") if token in line]
         if place not in technique.lawful:
             found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]

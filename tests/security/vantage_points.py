@@ -59,7 +59,10 @@ def _engine(*words: str) -> str:
 
 
 def _gone(*words: str) -> None:
-    """Remove a container or network from that engine. Ignore failures, so that they do not hide the results."""
+    """Remove a container or network from the gateway's own Docker engine.
+
+    Ignore failures, so that they do not hide the results of the attacks.
+    """
     with contextlib.suppress(AssertionError):
         _engine(*words)
 

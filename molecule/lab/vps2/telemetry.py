@@ -1,4 +1,6 @@
-"""Sink for the gateway's OTLP traces and metrics. It responds to every POST with 200, and logs each as a JSON line:
+"""Sink for the gateway's OTLP traces and metrics. It responds to every POST with 200, and logs one JSON line for each.
+
+For example:
 
 {"time": 1790000000.1, "port": 4318, "method": "POST", "path": "/v1/traces", "size": 431, "peer": "10.0.0.1"}
 """

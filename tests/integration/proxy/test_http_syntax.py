@@ -258,7 +258,7 @@ def test_connection_reset_within_a_head_is_recorded(proxy):
         # Wait until the proxy has read the bytes, because the reset that follows can discard unread bytes.
         time.sleep(0.3)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # Select by class, because the record of an earlier test's connection can arrive late.
+    # Select the denial by class, because the record of an earlier test's connection can arrive late.
     end = time.monotonic() + 10
     while not (rows := [row for row in proxy.denials()[known:] if row.class_name == "browser"]):
         assert time.monotonic() < end

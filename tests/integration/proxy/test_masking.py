@@ -1,4 +1,4 @@
-"""Tests that known secrets reach no disk, log or export destination, and that the traffic itself stays unmodified."""
+"""Tests that known secrets are not written to disk, logs or export destinations, and that traffic stays unmodified."""
 
 import hashlib
 import json

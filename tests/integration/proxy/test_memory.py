@@ -15,7 +15,7 @@ from tests.resilience.memory import Client
 
 MIB = 1024 * 1024
 BUDGET = 32 * MIB
-"""Memory budget in bytes. One class may use 20 MiB of it, 14 MiB of these for requests.
+"""Memory budget in bytes. One class may use 20 MiB of it, and at most 14 MiB for requests.
 
 A request is charged three times its size, so four requests of 1 MiB fit.
 """
