@@ -142,5 +142,6 @@ class DecisionLog:
         try:
             self._spool.add(record)
         except SpoolError as error:
-            # Only the record is lost: the request stays refused and counted. The spool logs the cause once.
+            # Only the record is lost: the request stays refused and counted. Log this only at debug level, because the
+            # spool itself logs the cause.
             log.debug("denial not recorded: %s", error)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
-    """Return a warning if records, which contain prompts, would cross a public network unencrypted, or None."""
+    """Return a warning if records, which contain prompts, would cross a public network unencrypted; else None."""
     parts = urlsplit(endpoint)
     if parts.scheme != "http" or not parts.hostname:
         return None

@@ -83,7 +83,7 @@ class Housekeeping:
         try:
             task()
         except SpoolError as error:
-            log.debug("%s", error)  # only for debugging: the spool itself logs the cause once
+            log.debug("%s", error)  # log this only at debug level, because the spool itself logs the cause
         except Exception as error:
             log.error("housekeeping: %s failed", task.__name__.strip("_"), exc_info=error)
 

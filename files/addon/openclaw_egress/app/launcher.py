@@ -124,7 +124,7 @@ async def _serve(service: Service) -> None:
     except BaseException:
         service.stop()
         raise
-    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which `_addon` replaces first)
+    from mitmproxy.master import Master  # noqa: PLC0415  (this imports `mitmproxy.addons`, which `_addon` replaces first)
 
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)
@@ -176,7 +176,8 @@ async def _serve(service: Service) -> None:
     try:
         await master.run()
     except SystemExit:
-        # If a listener does not open, mitmproxy raises SystemExit before it calls `running`.
+        # If a listener does not open, mitmproxy raises SystemExit before it calls `running`, so check the listeners
+        # here.
         started.running()
         if started.problem is None:
             raise

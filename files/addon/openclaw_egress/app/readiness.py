@@ -44,7 +44,7 @@ class Readiness:
         self._clock = clock
 
     def alive(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the event loop runs and no CA certificate expires soon, and the details.
+        """Return whether the event loop runs and no CA certificate expires soon, and details about this state.
 
         `ready` reports all other problems.
         """
@@ -64,7 +64,7 @@ class Readiness:
         return found + (["the spool is full"] if self._spool.full else [])
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether policy, listeners, CA, export, spool and heartbeat have no problem, and their state."""
+        """Return whether policy, listeners, CA, export, spool and heartbeat work, and details about their state."""
         problems = [problem] if (problem := self._policies.problem) else []
         export: Mapping[str, Any] = self._exporter.state if self._exporter is not None else {}
         if export.get("last_error"):

@@ -45,7 +45,10 @@ class PatternError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class MaskPattern:
-    """A checked pattern. ``longest`` is the maximum length of a match in bytes, plus 1."""
+    r"""A checked pattern.
+
+    ``longest`` is the maximum length of a match in bytes, plus 1, because ``\b`` also depends on the next byte.
+    """
 
     name: str
     compiled: re.Pattern[bytes]

@@ -1,7 +1,7 @@
 """Access control: the mitmproxy add-on that decides before the proxy resolves a name, connects or decrypts.
 
-Each hook evaluates the policy, then either writes a connection grant or refuses. ``fails_closed`` wraps every hook: if
-a hook raises an exception, the request or connection is refused.
+Each hook evaluates the policy, then either writes a connection grant or refuses the client. ``fails_closed`` wraps
+every hook: if a hook raises an exception, the request or connection is refused.
 """
 
 from __future__ import annotations

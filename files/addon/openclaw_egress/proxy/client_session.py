@@ -23,7 +23,7 @@ class ClientSession:
     tunnel_in_use: bool = False
     """Whether the client has begun to use its tunnel. Before that, ``header_seconds`` is the timeout."""
     first_byte_timer: asyncio.TimerHandle | None = None
-    """Timer that aborts the connection unless the client sends its first byte in time."""
+    """Timer that aborts the connection unless the client sends its first byte within ``header_seconds``."""
 
     def stop_first_byte_timer(self) -> None:
         """Stop the timer, because the client has sent bytes or has disconnected."""

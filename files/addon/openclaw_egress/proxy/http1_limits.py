@@ -347,7 +347,11 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         return self.response is not None and is_refusal(self.response)
 
     def _check_buffer(self, received: int) -> Commands:
-        """Close the connection if the client sends too far ahead (`AHEAD_BYTES`), or too much of a refused body."""
+        """Close the connection if the client sends too much data.
+
+        `AHEAD_BYTES` limits the data before the previous response is complete; `DRAIN_BYTES` limits the body of a
+        refused request.
+        """
         if self.state == self.read_body and self.response_done:
             self._drained += received
         if self._drained > DRAIN_BYTES:

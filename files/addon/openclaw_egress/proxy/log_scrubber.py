@@ -20,7 +20,7 @@ MAX_MESSAGE = 600
 
 
 def without_traffic(message: str) -> str:
-    """Return ``message`` with each value that may come from a client or a server replaced."""
+    """Replace each value in ``message`` that may come from a client or a server, and return the result."""
     message = _BYTES_LITERAL.sub(lambda found: f"<{len(found.group()) - 3} bytes withheld>", message)
     message = _HEX_BLOB.sub(lambda found: f"<{len(found.group()) // 2} bytes withheld>", message)
     message = _HEADER_LIKE.sub(r"\1\2<withheld>", message)

@@ -144,7 +144,7 @@ class Accounts:
         """Open an account for a new connection, and charge `CONNECTION_BYTES` to it."""
         try:
             class_name = self._owner.class_of(handler.client)
-        except Exception as error:  # noqa: BLE001  (any exception)
+        except Exception as error:  # noqa: BLE001  (any exception means that the class is unknown)
             # Access control cannot determine the class either and refuses the connection, so it needs no account.
             log.error("cannot charge a new connection, because its class is unknown: %s", type(error).__name__)
             return

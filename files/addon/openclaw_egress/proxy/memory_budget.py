@@ -65,7 +65,7 @@ class MemoryBudget:
     def fits(self, class_name: str, more: int, *, request: bool = False) -> bool:
         """Return whether a class may hold ``more`` additional bytes now.
 
-        If the bytes are for a request, it may use only the fraction `REQUEST_SHARE` of the class's memory.
+        If ``request`` is True, the bytes are for a request: requests may use only the fraction `REQUEST_SHARE`.
         """
         share = REQUEST_SHARE if request else 1.0
         wanted = self._used[class_name] + more

@@ -26,7 +26,7 @@ OVERRIDES = frozenset(
 
 
 def limit_bypass(request: http.Request) -> str | None:
-    """Return the header field that could bypass a rule's limits on methods and paths, or None.
+    """Return the name of a header field that could bypass a rule's limits on methods and paths, or None.
 
     Such a field overrides the method or path, or upgrades to another protocol.
     """
@@ -66,7 +66,7 @@ def is_websocket_handshake(request: http.Request) -> bool:
 
 
 def sni_agrees(sni: str | None, target: Destination) -> bool:
-    """Return whether the SNI names the destination. If the destination is an IP address, no SNI is valid (RFC 6066)."""
+    """Return whether the SNI names the destination. For an IP address, the client must not send an SNI (RFC 6066)."""
     if target.address is not None:
         return not sni
     if not sni:

@@ -378,7 +378,7 @@ class WebSocketRecording[Recorded: Exchange]:
         self._journal.close(self._turns.pop(turn), "complete", None)
 
     def _flush_requests(self) -> None:
-        """Write all bytes that the client has sent to the spool, before they pass to the server."""
+        """Write the client's bytes to the spool. Call this before these bytes pass to the server."""
         if self._client.ready:
             for exchange in (self._connection, *self._turns.values()):
                 self._journal.flush(exchange)

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
-import brotli  # type: ignore[import-untyped]  # it has no stubs
+import brotli  # type: ignore[import-untyped]  # brotli has no type stubs
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -166,7 +166,7 @@ class _Brotli:
 
 
 class _Zstd:
-    """Decoder of zstd: frames and skippable frames in sequence."""
+    """Decoder of zstd. A body may contain several frames, and skippable frames."""
 
     window, tables = 1 << _ZSTD_WINDOW_LOG, 256 * 1024
 

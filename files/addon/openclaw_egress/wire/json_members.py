@@ -1,4 +1,4 @@
-"""Incremental reader of single members of one JSON object of any size.
+"""Incremental reader of individual members of one JSON object of any size.
 
 Use it for bodies that are truncated or too long to keep in memory: in `{"content": …, "usage": {…}}` it finds the small
 members and skips the others. It does not validate: in bytes that are not JSON, it finds few or no members.
