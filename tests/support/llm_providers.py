@@ -1102,7 +1102,7 @@ class Encoder:
 
 
 def decode_request_body(body: bytes, encoding: str) -> bytes:
-    """Decode the content encoding of a request body."""
+    """Return a request body, decompressed according to its content encoding."""
     if encoding in ("gzip", "deflate"):
         return zlib.decompress(body, 47)
     if encoding == "zstd":

@@ -68,7 +68,7 @@ def go_duration(duration_ns: int) -> str:
 
 
 def line_too_long(stream: str, limit: int, size: int) -> str:
-    """Return Loki's message for a line that is too long, as recorded for 262,145 bytes."""
+    """Return Loki's message for a line that is too long. It was recorded with a line of 262,145 bytes."""
     return (
         f"max entry size '{limit}' bytes exceeded for stream '{stream}' "
         f"while adding an entry with length '{size}' bytes"
@@ -76,7 +76,7 @@ def line_too_long(stream: str, limit: int, size: int) -> str:
 
 
 def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
-    """Return Loki's message for a record that is too old, as recorded for one that was eight days old."""
+    """Return Loki's message for a log line that is too old. It was recorded with a line from eight days before."""
     return (
         f"entry for stream '{stream}' has timestamp too old: {rfc3339(time_ns)}, "
         f"oldest acceptable timestamp is: {rfc3339(oldest_ns)}"
@@ -84,12 +84,12 @@ def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
 
 
 def too_new(stream: str, time_ns: int) -> str:
-    """Return Loki's message for a record that is too new, as recorded for one that was 11 minutes in the future."""
+    """Return Loki's message for a log line that is too new. It was recorded with a line 11 minutes in the future."""
     return f"entry for stream '{stream}' has timestamp too new: {rfc3339(time_ns)}"
 
 
 def metadata_too_large(stream: str, size: int, limit: int) -> str:
-    """Return Loki's message for too much metadata, as recorded for an attribute of 65,536 bytes."""
+    """Return Loki's message for metadata that is too large. It was recorded with an attribute of 65,536 bytes."""
     return (
         f"stream '{stream}' has structured metadata too large: '{size}' bytes, limit: '{limit}' bytes. "
         "Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"
@@ -97,7 +97,7 @@ def metadata_too_large(stream: str, size: int, limit: int) -> str:
 
 
 def metadata_too_many(stream: str, count: int, limit: int) -> str:
-    """Return Loki's message for too many metadata entries, as recorded for 129 attributes."""
+    """Return Loki's message for too many metadata entries. It was recorded with 129 attributes."""
     return (
         f"stream '{stream}' has too many structured metadata labels: '{count}', limit: '{limit}'. "
         "Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator "
@@ -121,7 +121,7 @@ def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> s
 
 
 def rate_limited(limit: int, lines: int, size: int) -> str:
-    """Return Loki's message for an exceeded rate limit, as recorded for pushes of 2, 7 and 20 MB."""
+    """Return Loki's message for an exceeded rate limit. It was recorded with pushes of 2, 7 and 20 MB."""
     return (
         f"ingestion rate limit exceeded for user {TENANT} (limit: {limit} bytes/sec) while attempting to ingest "
         f"'{lines}' lines totaling '{size}' bytes, reduce log volume or contact your Loki administrator to see if "
@@ -138,7 +138,7 @@ def metadata_disallowed(stream: str) -> str:
 
 
 def message_too_large(size: int, limit: int) -> str:
-    """Return Loki's message for a push that is too large, as recorded for 21 lines of 200 KB (always 503)."""
+    """Return Loki's message for a push that is too large. It was recorded with 21 lines of 200 KB (status 503)."""
     return (
         "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
         f"larger than max ({size} vs. {limit})"
@@ -146,7 +146,7 @@ def message_too_large(size: int, limit: int) -> str:
 
 
 def result_too_large(size: int, limit: int) -> str:
-    """Return Loki's message for a result that is too large, as recorded for 30 records of 150 KB (500)."""
+    """Return Loki's message for a result that is too large. It was recorded with 30 lines of 150 KB (status 500)."""
     return f"rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. {limit})"
 
 

@@ -28,7 +28,7 @@ class Endpoint:
 
 @pytest.fixture
 def path(stopped):
-    """Return a spool of 20 lines. Lines 2 and 9 are dead letters, recorded by lines 19 and 20; the others were sent."""
+    """Return a spool of 20 lines. Lines 2 and 9 are dead letters, as lines 19 and 20 record; 18 are acknowledged."""
     chains.write_chain(stopped / "spool.db")
     with Spool(stopped / "spool.db", sync_seconds=None) as spool:
         for seq, why in ((2, TOO_OLD), (9, TOO_LONG)):

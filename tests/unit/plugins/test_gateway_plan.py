@@ -21,7 +21,7 @@ CASES = {path.stem: path for path in sorted(PLANS.glob("*.yml"))}
 
 
 def planned(given: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Return the plan for a case. Omit empty values and the messages of problems and warnings."""
+    """Return the plan for the input in a golden file. Omit empty values and the messages of problems and warnings."""
     found = make_plan(
         given.get("uninterpolated"),
         given.get("interpolated"),
