@@ -102,9 +102,9 @@ class Housekeeping:
         log.info("checkpoint: %d lines, the last one sha256:%s", seq, digest)
 
     def _log_full(self) -> None:
-        """Log once when the spool becomes full, so that the proxy refuses exchanges, and once when it has space again.
+        """Log once when the spool is full and the proxy starts to refuse exchanges, and once when there is space again.
 
-        This happens only with EGRESS_SPOOL_FULL=block.
+        With EGRESS_SPOOL_FULL=drop_oldest, this never happens.
         """
         full = self._spool.full
         if full != self._was_full:

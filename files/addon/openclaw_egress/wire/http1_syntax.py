@@ -142,7 +142,7 @@ def connection_problem(values: Iterable[bytes]) -> str | None:
     """Return the reason to refuse a request's Connection fields, or None if they are valid.
 
     Refuse them if they name a field such as Host or Content-Length (`END_TO_END`). If the proxy removed such a field,
-    the next recipient would see another destination or another end of the body.
+    the next recipient would see a different destination, or a different end of the body.
     """
     if connection_options(values) & END_TO_END:
         return "Connection names a field that is not for one hop"
