@@ -27,7 +27,7 @@ from openclaw_egress.signatures import checkpoint_text, deletion_text
 from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, LOCAL, PENDING, STATES, ranges
 
 GONE = len(STATES)
-"""State of a line that is no longer in the spool; the other states are indexes of `rows.STATES`."""
+"""State of a line that is no longer in the spool; the other states are indexes into `rows.STATES`."""
 _EXPLAINED = {state: STATES[state] for state in (PENDING, DEAD, LOCAL)}
 _MAX_FOREIGN = 1000
 """Maximum number of suspicious lines to list, so that a flood of forged lines cannot exhaust the memory."""
@@ -135,7 +135,7 @@ lines of a restored spool were signed with several keys.
 
 
 class Deletions:
-    """The lines that operators deleted, according to tombstones. With a signature check, tombstones must be signed."""
+    """The lines that operators deleted, according to tombstones. If a signature check is given, it must accept each."""
 
     def __init__(
         self, is_signed: SignatureCheck | None, digest_of: Callable[[int], bytes | None] | None = None
@@ -195,7 +195,7 @@ _HIGHEST = 2**63
 
 
 class _Signatures:
-    """Check of the signatures of checkpoints. Without a key it yields no findings."""
+    """Check of checkpoint signatures. Without a key it yields no findings."""
 
     def __init__(self, is_signed: SignatureCheck | None) -> None:
         self._is_signed = is_signed
@@ -398,7 +398,7 @@ def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
 
 
 def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Return first and last sequence number and count of the lost lines that this line records; None without any."""
+    """Return ``(first, last, count)`` of the lost lines that this line records; None if it records no loss."""
     if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
         return None
     first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
@@ -562,7 +562,7 @@ def by_itself(
 
 
 _MAX_GAP = 1_000_000
-"""Longest gap between two lines, in lines, that is examined line by line."""
+"""Maximum number of successive absent lines that are examined one by one."""
 
 
 def _chosen(links: _Links) -> tuple[dict[int, bytes], int, list[Finding]]:

@@ -50,16 +50,16 @@ FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 IDLE_SECONDS = 1.0
 FAILURES_ALONE = 3
-"""Number of failures of a line that is sent alone, after which the exporter probes the destination."""
+"""After this many failures of a line that is sent alone, the exporter probes the destination."""
 STRIKES = 5
-"""Number of failures of a line that is sent alone, each followed by an accepted probe, that make it a dead letter."""
+"""A line that is sent alone becomes a dead letter after this many failures, each followed by an accepted probe."""
 STRIKES_AT_RATE_LIMIT = 10
 """Replaces `STRIKES` for status 429, because other clients may have used up the destination's rate limit."""
 MAX_BURIED_IN_A_ROW = 10
-"""Number of successive dead letters, without an accepted record between them, after which the exporter pauses."""
+"""After this many dead letters without an accepted record between them, the exporter pauses."""
 
 _NOT_STORED = re.compile(r"received message larger than max")
-"""Matches 5xx responses of destinations that stored nothing of the push."""
+"""Matches the message of a 5xx response if the destination has stored nothing of the push."""
 _OLDEST = re.compile(r"oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
@@ -73,7 +73,7 @@ class ExportSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Oldest:
-    """The oldest pending line: its number, its age when the exporter first saw it, and the monotonic time of that."""
+    """The oldest pending line, its age when the exporter first saw it, and the monotonic time at that moment."""
 
     seq: int
     seconds_then: float
@@ -134,7 +134,7 @@ class Exporter:
         self._last_success: float | None = None
         self._oldest: _Oldest | None = None
         self._sent: dict[int, str] = {}
-        """Lines that the destination may have stored from a failed push: sequence number to the response's message."""
+        """Maps the sequence number of each line that a failed push may have delivered to the response's message."""
         self._alone = _Alone()
         self._horizon_ns: int | None = None
         self._horizon_until = 0.0

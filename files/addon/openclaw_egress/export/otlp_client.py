@@ -119,7 +119,7 @@ class PushResult:
         return REMEDIES[self.cause].format(location=self.location or "no location")
 
 
-# Error messages (status 400 or 422) that a wrong setting of the proxy or of Loki causes, not a record.
+# Error messages (status 400 or 422) that are caused by a setting of the proxy or of Loki, not by a record.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), Cause.COMPRESSION),
     (re.compile(r"content type: .* is not supported"), Cause.CONTENT_TYPE),

@@ -225,4 +225,4 @@ LABELS = {
     "limit": "`tokens_per_hour`, `tokens_per_day` or `cost_usd_per_day`.",
     "reason": "Why the destination refuses the lines, such as `too_old` or `line_too_long`.",
 }
-"""A description of the values of each label."""
+"""Description of each label's values."""

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from openclaw_egress.observability import catalogue
 
 MAX_MODELS = 64
-"""Maximum number of combinations of provider, operation and models that get their own labels, for each class."""
+"""In each class, at most this many combinations of provider, operation and models get their own labels."""
 MAX_ERRORS = 64
-"""Maximum number of combinations of call labels and error type that get their own labels, for each class."""
+"""In each class, at most this many combinations of provider, operation, models and error type get their own labels."""
 OTHER = "other"
 """Label value for the models beyond `MAX_MODELS`."""
 OTHER_ERROR = "_OTHER"
@@ -74,7 +74,7 @@ class Places[Value: Hashable]:
 
 
 class _Labels(NamedTuple):
-    """The labels that all metrics of OpenTelemetry's conventions share (`catalogue.CALL_LABELS`). Empty if unknown."""
+    """The labels that all metrics of OpenTelemetry's conventions share (`catalogue.CALL_LABELS`); empty if unknown."""
 
     egress_class: str
     gen_ai_operation_name: str
@@ -97,7 +97,7 @@ class ModelCalls:
         self._errors: Places[tuple[str, ...]] = Places(MAX_ERRORS)
 
     def count(self, call: Call) -> None:
-        """Count one exchange, if it is a call to a model or reports usage."""
+        """Update the metrics for one exchange, if it is a call to a model or reports usage."""
         if call.reports_usage:
             self._count_usage(call, has_place=self._take_place(call))
         if call.operation is None:

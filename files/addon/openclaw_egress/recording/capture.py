@@ -23,10 +23,10 @@ from openclaw_egress.recording.websocket_messages import WebSocket
 from openclaw_egress.wire.content_encoding import BodyDecoder
 
 READ_AHEAD = 2 * 1024 * 1024
-"""Maximum bytes of a request's body that are searched for the model's name. The search keeps no copy of them."""
+"""Maximum number of bytes of a request's body that are searched for the model's name. The search keeps no copy."""
 
 READER_BYTES = 8 * 1024 * 1024
-"""Maximum bytes that the response reader keeps (`llm.parsers`)."""
+"""Maximum number of bytes that the response reader (`llm.parsers`) keeps in memory."""
 
 MAX_DECODED = 64 * 1024 * 1024
 """Limit of decoded bytes of an encoded body. The rest of a longer body (a decompression bomb) is not decoded."""
@@ -51,7 +51,7 @@ class BodyCapture:
     Size and hash are those of the decoded bytes before masking.
 
     Args:
-        limit: maximum bytes (decoded and masked) in the record.
+        limit: maximum number of bytes of the body, decoded and masked, in the record.
         content_encoding: the Content-Encoding header's value, or None.
         masks: the patterns to mask.
         read_at_end: whether the caller needs :meth:`kept`. This takes more memory if a secret is masked.
@@ -349,7 +349,7 @@ class ExchangeCapture:
     """Whether the request's reader reads the body piece by piece."""
     _response_headers_known: Headers | None = field(init=False, default=None)
     _request_known: dict[str, Any] | None = field(init=False, default=None)
-    """Cache of the redacted fields of the request's head, which does not change; None before the first use."""
+    """Cached redacted fields of the request's head, which never changes; None before the first use."""
 
     def __post_init__(self) -> None:
         self.secret = is_token_endpoint(self.host, self.path)

@@ -122,7 +122,7 @@ _PAIRS = [
     (label, re.compile(label + rf"""(?:["\n]{{0,8}}+[:=]\n{{0,8}}+"?|>\n{{0,8}}+)(?:{_NAME})\]?["\n;<]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
 ]
-# Every match of a name contains one of these signs, at most _BEFORE bytes after the start of the match and at most
+# Every match of a name contains one of these characters, at most _BEFORE bytes after the start of the match and at most
 # _AFTER bytes before its end.
 _ASSIGNMENTS = (b":", b"=", b">")
 _BEFORE, _AFTER = 200, 80
@@ -150,7 +150,7 @@ _SHAPES = [
     for prefix, rest in _SHAPES_OF.items()
 ]
 _OTHER_SHAPES = [
-    # Require a byte outside the alphabet before a run, so that runs do not overlap and the search stays linear.
+    # Require that no byte of a token precedes the prefix, so that matches do not overlap and the search stays linear.
     (
         b"eyJ",
         re.compile(

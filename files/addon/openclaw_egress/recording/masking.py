@@ -177,7 +177,7 @@ _PEM_REST = re.compile(
 )
 _PEM_SPACE = re.compile(_PEM_LINE + rb"|[ \t]")
 _PEM_UNDECIDED = 256
-"""Number of bytes after a key's body that can decide where the key ends: a numbered line, header, or the last line."""
+"""Where a key ends can depend on this many bytes after its body: on a numbered line, a header, or the last line."""
 _PEM_SHORTEST = 40
 
 
@@ -248,7 +248,7 @@ class Masker:
         spans, cut = _pem_spans(text, low, cut, final=final)
         own = [span for pattern in self._own for span in _own_spans(text, start, pattern)]
         if not final:
-            # Do not cut inside a match: hold it back until the bytes after it are known.
+            # Do not cut inside a match: hold the match back until the bytes after it are known.
             torn = [span.start for span in own if span.start < cut < span.end]
             if torn:
                 first = min(torn)

@@ -64,7 +64,7 @@ class Body:
 
     @classmethod
     def of(cls, data: bytes, *, whole: bool = True) -> Body:
-        """Return the body that contains ``data``. If it is not ``whole``, drop an incomplete character at the end."""
+        """Return a body with the bytes ``data``. If it is not ``whole``, drop an incomplete character at the end."""
         digest = hashlib.sha256(data).hexdigest() if whole else None
         try:
             text, encoding = _decode(data, cut=not whole), "utf-8"
@@ -135,7 +135,7 @@ class ExchangeRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeniedRecord:
-    """A denial: client, destination, rule and reason. With ``enforced=False``, the request was only reported."""
+    """A denial: client, destination, rule and reason. With ``enforced=False``, the request was allowed and reported."""
 
     class_name: str
     host: str
@@ -177,7 +177,7 @@ Record = ExchangeRecord | DeniedRecord | EventRecord
 
 
 def lines_of(record: Record) -> list[Line]:
-    """Return the lines of a record, the one with the attributes first. Each fits the limits of a default Loki."""
+    """Return the log lines of a record, the line with the attributes first. Each line fits Loki's default limits."""
     if isinstance(record, ExchangeRecord):
         return _exchange_lines(record)
     if isinstance(record, DeniedRecord):

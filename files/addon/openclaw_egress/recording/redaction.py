@@ -1,8 +1,8 @@
 """Redaction: converts text from traffic to valid UTF-8 without secrets.
 
 All text is redacted here before it reaches the disk, a log or the destination. Pure functions; none raises on invalid
-input. Headers and query parameters are secret if their names match. Keys are recognised by their format in any place.
-A key in a format of `masking` is replaced by a mark with its fingerprint.
+input. Secret headers and query parameters are recognised by their names, keys in any place by their format. A key in a
+format of `masking` is replaced by a mark with its fingerprint.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def redact_url(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return a log message without secrets in header-like pairs, after a scheme, or in URLs, and without keys."""
+    """Return a log message without keys, and without secrets in URLs, in header-like pairs or after a scheme."""
     text = _NAMED_SECRET.sub(lambda match: match.group(1) + REDACTED, clean_text(text))
     return _redact_value(text)
 
@@ -211,7 +211,7 @@ def _redact_pair(pair: str) -> str:
 
 
 def _hides_a_secret(value: str) -> bool:
-    """Return whether a value is itself a URL, a form or JSON that holds a secret, also percent-encoded."""
+    """Return whether a value is itself a URL, a form or JSON that holds a secret. The value may be percent-encoded."""
     for _ in range(_MAX_DECODINGS):
         names = (form or quoted for form, quoted in _NAME_IN_VALUE.findall(value))
         if any(_is_secret_parameter(name) for name in names):

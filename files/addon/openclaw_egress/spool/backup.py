@@ -64,7 +64,7 @@ _KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A new backup, or a restored one: the newest line, the instance, and the names of the contained files."""
+    """Description of a backup: the newest line, the instance, and the names of the contained files."""
 
     seq: int
     digest: str
@@ -103,7 +103,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
         raise SpoolError(f"{target}: this is a directory: name a new file")
     if os.path.lexists(target):
         raise SpoolError(f"{target} exists already: name another file")
-    with SpoolReader(settings.spool_path):  # Refuse a file that is not a spool, with a remedy.
+    with SpoolReader(settings.spool_path):  # Raise an error with a remedy if the file is not a spool.
         pass
     files = dict(_files_of(settings, keys=keys))
     with _unfinished(target) as (copy, descriptor):
@@ -298,7 +298,7 @@ def _replaced(path: Path, copy: Path) -> _Replaced:
                 range(1, min(seq, new.head()[0]) + 1), True, key=lambda line: old.digest(line) != new.digest(line)
             )
             return _Replaced(seq - common, seq, digest, str(old.instance_id))
-    except (SpoolError, ValueError, TypeError):  # Do not fail, because the damage can be the reason to restore.
+    except (SpoolError, ValueError, TypeError):  # Do not fail: a damaged spool can be the reason to restore a backup.
         return _NOT_READABLE if path.stat().st_size else _NOT_REPLACED
 
 

@@ -61,7 +61,7 @@ _CHOICES = {
 }
 """SQL conditions that select the lines that a command may change."""
 _DELETED_LINES, _DELETED_BYTES = 250, 1024 * 1024
-"""Maximum lines and bytes that one transaction deletes. They are small, because SQLite also overwrites deleted data."""
+"""Maximum number of lines and bytes that one transaction deletes. Keep both small: SQLite overwrites deleted data."""
 _PAUSE_SECONDS = 0.01
 """Pause between two transactions of a deletion, so that other threads get the spool's lock."""
 
@@ -224,7 +224,7 @@ class CommandQueue:
     def _clear_log(self) -> bool:
         """Truncate SQLite's WAL, which still contains deleted lines. Return False if a reader prevented it."""
         with spool_errors(self._storage.path), contextlib.closing(connect(self._storage.path)) as db:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # This does most of the work and delays no writer.
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # Do most of the work without delaying writers.
             db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             return bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 

@@ -33,7 +33,7 @@ from openclaw_egress.spool.storage import Storage
 
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 RELIEF_SLICE_BYTES = 128 * 1024
-"""Maximum bytes that one transaction deletes on a full disk. Keep it small: overwriting deleted data needs space."""
+"""Maximum number of bytes that one transaction deletes on a full disk. Keep it small: a deletion needs disk space."""
 RELIEF_BYTES = 16 * 1024 * 1024
 """On a full disk, acknowledged lines are deleted until the file has this many reusable bytes."""
 PROBE_BYTES = 128 * 1024
@@ -66,7 +66,7 @@ class Flusher:
         self._settle_left = settle_left
         self._run_commands = run_commands
         self._reserve = -1
-        """Size in bytes of the reserve file, which bounds SQLite's WAL; -1 before the first check."""
+        """Size in bytes of the reserve file, which limits the size of SQLite's WAL; -1 before the first check."""
         self._folded_seq = -1
         """Sequence number of the line up to which the hourly totals are complete; -1 before the first check."""
         self.problem: str | None = None
@@ -114,7 +114,7 @@ class Flusher:
             database.close()
 
     def _flush_and_move(self, database: sqlite3.Connection) -> bool:
-        """Flush, and checkpoint a large WAL. Return whether the checkpoint failed, as it does on a full disk."""
+        """Flush the spool, and checkpoint a large WAL. Return whether the checkpoint failed, as on a full disk."""
         try:
             self.sync()
         except OSError as error:

@@ -21,7 +21,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""If the clock is set back by at most this, the lines' times still increase. After more, they follow the clock."""
+"""If the clock is set back by at most this, the times of lines still increase. If by more, they follow the clock."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -69,7 +69,7 @@ class Ledger:
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
 
     def _load_newest_acknowledged(self) -> int:
-        """Return the newest time of the most recent acknowledged lines; 0 if there are none."""
+        """Return the latest time among the most recent acknowledged lines; 0 if there are none."""
         rows = self._db.execute(
             f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (_RECENT,),

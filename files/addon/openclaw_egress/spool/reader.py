@@ -414,7 +414,7 @@ class SpoolReader:
     def ledger(self, first: int, last: int) -> Iterator[tuple[int, int, bytes, int | None]]:
         """Yield sequence number, time, SHA-256 and state of each line from ``first`` to ``last``, in order.
 
-        The state is an index of `rows.STATES`, or None for a line that is no longer stored.
+        The state is an index into `rows.STATES`, or None for a line that is no longer stored.
         """
         with spool_errors(self.path):
             yield from self._read().execute(

@@ -31,7 +31,7 @@ REPEAT_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Totals:
-    """Values that a failed transaction restores: the end of the chain, and rows and bytes by state and class."""
+    """Values to restore if a transaction fails: the end of the chain, and rows and bytes by state and class."""
 
     seq: int
     hash: str

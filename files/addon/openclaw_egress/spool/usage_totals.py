@@ -38,7 +38,7 @@ _STEP = math.log(1.05)
 GROUP = ("class", "provider", "host", "model", "key", "status")
 """Columns that, with the hour, identify a row. Unknown text is stored as an empty string, an unknown status as 0."""
 DAY = "day"
-"""Name that groups by local day, for the argument ``by`` of `read`."""
+"""Value for the argument ``by`` of `read` that groups by local day."""
 COUNTS = (
     "requests",
     "errors",
