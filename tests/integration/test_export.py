@@ -137,7 +137,7 @@ class Endpoint:
 
 
 class Running:
-    """A running exporter with very short pauses."""
+    """A running exporter that waits only milliseconds before it retries a push."""
 
     def __init__(self, spool: Spool, url: str, environ: dict[str, str] | None = None, **options) -> None:
         options = {"jitter": lambda: 0.001, **options}
@@ -631,7 +631,7 @@ def test_record_from_the_future_delays_no_other(tmp_path, store):
             until(lambda: spool.stats()["pending_records"] == 2)
             until(lambda: exporter.state["records_ahead_of_clock"] == 2)
             assert spool.reader.audit().problems == ()
-            limit += 4 * HOUR  # Now the times of the lines are no longer in the future.
+            limit += 4 * HOUR  # Now the destination accepts the times of these lines.
             until(drained(spool))
         assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}
         assert dead_letters(spool) == {}

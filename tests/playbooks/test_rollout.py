@@ -43,7 +43,10 @@ def tasks_of(role: str) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the collection with stub roles. They create and remove the manifest, and fail on request."""
+    """Return a copy of the collection with stub roles.
+
+    They create and remove the manifest, and fail if the inventory requests it.
+    """
     collections = tmp_path_factory.mktemp("checkout") / "collections"
     copy = collections / "ansible_collections" / "openclaw" / "egress"
     ignored = shutil.ignore_patterns("collections", "files", "templates")

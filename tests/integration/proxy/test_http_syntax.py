@@ -116,7 +116,7 @@ def send_in_tunnel(proxy, origin, data: bytes) -> bytes:
 
 
 def new_denials(proxy, known: int, number=1):
-    """Wait for ``number`` denials after the first ``known`` ones. Return them."""
+    """Wait until ``number`` denials follow the first ``known`` denials. Return the new denials."""
     end = time.monotonic() + 10
     while len(rows := proxy.denials()[known:]) < number and time.monotonic() < end:
         time.sleep(0.02)
@@ -198,7 +198,7 @@ MALFORMED = {
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_a_malformed_request_is_refused_and_recorded(proxy, origin, kind):
     known, received, connections = len(proxy.denials()), origin.received, origin.connections
-    # More than ten denials of one destination in a minute are summarised, so each case uses another name.
+    # The proxy summarises more than ten denials of one destination in a minute, so each case uses another name.
     name = b"n%d.example.com" % list(MALFORMED).index(kind)
     answer = send(proxy, MALFORMED[kind](origin).replace(HOST.encode(), name), "gateway")
     assert status_of(answer) == 400 and b"openclaw.egress refused" in answer and b"mitmproxy" not in answer
@@ -391,7 +391,7 @@ def test_a_head_beyond_the_limits_is_recorded(proxy, origin, more, request):
 
 def test_a_name_that_does_not_resolve_is_recorded(proxy):
     known = len(proxy.denials())
-    # Read the head only: the proxy keeps the connection open.
+    # Read only the head, because the proxy keeps the connection open.
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, "nowhere.invalid:443")) == 502
     (row,) = new_denials(proxy, known)

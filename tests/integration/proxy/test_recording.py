@@ -30,7 +30,7 @@ def gpt(proxy):
 
 @pytest.fixture
 def recorded(proxy):
-    """Return a function that waits for the one exchange recorded since the test began, and returns it."""
+    """Return a function that waits for the only exchange recorded since the test began, and returns it."""
     before = {row.id for row in proxy.exchanges()}
 
     def only() -> Row:

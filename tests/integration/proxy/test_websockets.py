@@ -235,7 +235,7 @@ def test_interleaved_responses_are_one_record_each(proxy, provider, recorded):
     with dial(proxy, "/v1/responses") as socket:
         for number, name in enumerate(USAGE, 1):
             socket.send(create(name, stream_id=f"lane-{name}"))
-            # Wait until the provider has the message, before sending the next one.
+            # Wait until the provider has the message before sending the next one.
             provider.wait_for(number)
         ends = 0
         while ends < len(USAGE):

@@ -30,7 +30,7 @@ def spellings_of_addresses(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def services_of_the_inside(attack: Attack) -> Iterator[Try]:
-    """Request Loki, Docker, SSH, the gateway and the proxy's health port by address through the proxy."""
+    """Request Loki, Docker, SSH, the gateway and the proxy's health port at their addresses, through the proxy."""
     hosts = dict.fromkeys((*attack.knowledge.hosts, attack.knowledge.proxy[0], "127.0.0.1", "localhost"))
     yield from _all(
         attack,

@@ -50,7 +50,7 @@ class Knowledge:
         place: one of :data:`PLACES`, or :data:`PEER`.
         proxy: the listener for the class of this location.
         listeners: the listeners for other classes.
-        health: the address of /healthz, /readyz and /metrics.
+        health: the addresses of /healthz, /readyz and /metrics.
         allowed: a name that this class may reach; empty if there is none.
         denied: suffix of denied names: ``TOKEN.denied``.
         inspected: an inspected host that this class may reach; empty if there is none.

@@ -106,7 +106,7 @@ def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def host_header_elsewhere(attack: Attack) -> Iterator[Try]:
-    """Send an allowed target with the denied name in odd Host headers, and a denied target with an allowed Host."""
+    """Send requests whose target and Host header differ: one names the allowed site, the other names the denied one."""
     good, bad = _allowed(attack), _denied(attack)
     line = f"GET http://{good}/{attack.token} HTTP/1.1\r\n"
     for fields in (
@@ -132,7 +132,7 @@ def _sent(attack: Attack, request: str | bytes) -> str:
 
 @technique(ALLOWED)
 def one_connection_two_requests(attack: Attack) -> Iterator[Try]:
-    """Send an allowed and then a denied request on one connection, without and with waiting for the first response."""
+    """Send an allowed and then a denied request on one connection, with and without waiting for the first response."""
     good, bad = _allowed(attack), _denied(attack)
     first = f"GET http://{good}/ HTTP/1.1\r\nHost: {good}\r\n\r\n".encode()
     for second in (
@@ -216,7 +216,7 @@ def smuggled(authority: str, hidden: bytes) -> Iterator[tuple[str, bytes]]:
 
 @technique(ALLOWED)
 def request_smuggling(attack: Attack) -> Iterator[Try]:
-    """Hide a denied request in an allowed one, in forty ways, over plain HTTP."""
+    """Hide a denied request inside an allowed one over plain HTTP, in each way of `smuggled`."""
     good = _allowed(attack)
     hidden = f"GET /{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
     for name, data in smuggled(good, hidden):
@@ -253,7 +253,10 @@ def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def not_http_at_all(attack: Attack) -> Iterator[Try]:
-    """Send bytes that are not HTTP, and targets with user information or another scheme. Only the proxy may respond."""
+    """Send other protocols than HTTP, and targets with user information or another scheme.
+
+    Only the proxy may respond.
+    """
     for name, data in (
         ("SOCKS 5", b"\x05\x01\x00"), ("SOCKS 4", b"\x04\x01\x01\xbb\xc6\x33\x64\x42\0"), ("zeros", b"\0" * 64),
         ("PROXY protocol", b"PROXY TCP4 127.0.0.1 127.0.0.1 1 443\r\n" + b"GET / HTTP/1.1\r\n\r\n"),
@@ -368,7 +371,7 @@ def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
 
 @technique(INSPECTED)
 def unrecorded_in_a_plain_tunnel(attack: Attack) -> Iterator[Try]:
-    """Request an inspected host by plain HTTP inside a tunnel. A record must contain the path."""
+    """Send plain HTTP to an inspected host inside a tunnel. The proxy must record the path."""
     host = _site(attack.knowledge.inspected, attack.knowledge.http_port)
     for name, target in (("origin form", ""), ("absolute form", f"http://{host}")):
         request = f"GET {target}/{attack.token}/{len(target)} HTTP/1.1\r\nHost: {host}\r\n\r\n"

@@ -57,7 +57,7 @@ def slowloris(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def slow_bodies(attack: Attack) -> Iterator[Try]:
-    """Send many requests whose bodies arrive byte by byte."""
+    """Send many requests whose bodies arrive one byte at a time."""
     site = attack.knowledge.allowed or attack.denied
     head = f"POST http://{site}/ HTTP/1.1\r\nHost: {site}\r\nContent-Length: 1000000\r\n\r\n".encode()
     yield Try("bodies that do not end", why_not=f"{_hold(attack, head, b'y')} connections in {SECONDS:.0f} s")
@@ -65,7 +65,7 @@ def slow_bodies(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def connection_flood(attack: Attack) -> Iterator[Try]:
-    """Open and drop connections as fast as possible, and open silent tunnels."""
+    """Open and close connections as fast as possible. Then open tunnels that send nothing."""
     opened = _again_and_again(lambda: socket.create_connection(attack.knowledge.proxy, 2).close())
     yield Try("opened and dropped", why_not=f"{opened} connections in {SECONDS:.0f} s")
     target = f"{attack.knowledge.allowed or attack.denied}:443"
@@ -75,7 +75,7 @@ def connection_flood(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def denials_in_a_loop(attack: Attack) -> Iterator[Try]:
-    """Send denied requests as fast as one client can, each for a different name."""
+    """Send denied requests as fast as one client can, each with a different name."""
     number = iter(range(10**9))
 
     def once() -> None:
@@ -87,7 +87,7 @@ def denials_in_a_loop(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def large_heads_and_bodies(attack: Attack) -> Iterator[Try]:
-    """Send request heads of a megabyte, and denied requests with large bodies."""
+    """Send request heads of one megabyte, and denied requests with large bodies."""
 
     def head() -> None:
         with socket.create_connection(attack.knowledge.proxy, 2) as sock:

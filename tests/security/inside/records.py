@@ -10,7 +10,7 @@ from tests.security.inside.http import H2C, INSPECTED, provider, tunnelled
 from tests.security.inside.sockets import ask, connect, connected, reached, read_some, tls
 
 FORGED = "forged"
-"""Class name in a forged entry. The harness searches the records for it."""
+"""Class name in the forged entries. The harness searches the records for this name."""
 
 
 @technique(PLACES, lawful=("gateway",))
@@ -42,7 +42,7 @@ def _refused(attack: Attack, data: bytes) -> str:
 
 @technique(PLACES)
 def the_record_in_loki(attack: Attack) -> Iterator[Try]:
-    """Read the records and push forged ones, with the access that the class has for its own telemetry."""
+    """Try to read records from Loki and to push forged ones, through the access that a class has for its telemetry."""
     host = f"{attack.knowledge.loki[0]}:{attack.knowledge.loki[1]}"
     logs, query = "/otlp/v1/logs", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"
     for method, path, more in (
@@ -74,7 +74,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
-    """Try to call a provider without a record: with unusual names and protocols, or with an early disconnect."""
+    """Try to call a provider without a record, with unusual names and protocols, and with an early disconnect."""
     name, port = attack.knowledge.inspected, attack.knowledge.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0

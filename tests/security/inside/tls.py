@@ -114,7 +114,10 @@ def _other_names(attack: Attack) -> str:
 
 @technique(INSPECTED)
 def another_name_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """Send CONNECT for a provider, then TLS with another name. Do the same with both names exchanged."""
+    """Send CONNECT for a provider, then TLS with another name.
+
+    Then send CONNECT for another name and TLS for the provider.
+    """
     good = attack.knowledge.inspected
     port = attack.knowledge.tls_port
     for target, name in ((good, attack.denied), (good, None), (attack.knowledge.allowed or "www.example.org", good)):

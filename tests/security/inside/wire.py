@@ -49,7 +49,7 @@ def direct_udp(attack: Attack) -> Iterator[Try]:
 
 @technique((*PLACES, PEER))
 def quic(attack: Attack) -> Iterator[Try]:
-    """Send a QUIC Initial of 1,200 bytes to UDP 443."""
+    """Send a QUIC Initial packet of 1,200 bytes to UDP port 443."""
     datagram = (QUIC_INITIAL + payload(attack)).ljust(1200, b"\0")
     yield attack.tries("UDP 443", lambda: udp(attack.knowledge.canary, 443, datagram))
 
@@ -91,7 +91,7 @@ def _checksum(data: bytes) -> int:
 
 @technique(PLACES)
 def few_hops(attack: Attack) -> Iterator[Try]:
-    """Send UDP with a low TTL to the ports that traceroute uses."""
+    """Send UDP packets with a low TTL to the ports that traceroute uses."""
     for ttl in (1, 2, 3, 4):
         yield attack.tries(
             f"TTL {ttl}", lambda ttl=ttl: udp(attack.knowledge.canary, 33434 + ttl, payload(attack), ttl=ttl)
@@ -218,7 +218,7 @@ def _fast_open(attack: Attack) -> str:
 
 @technique(PLACES)
 def ipv6(attack: Attack) -> Iterator[Try]:
-    """Send TCP, UDP and ICMP echo to the internet over IPv6."""
+    """Send TCP and UDP to the internet over IPv6."""
     target = attack.knowledge.canary6 or "2606:4700:4700::1111"
     yield attack.tries("TCP 443", lambda: tcp(target, 443, payload(attack)))
     yield attack.tries("UDP 53", lambda: udp(target, 53, payload(attack)))
@@ -295,7 +295,7 @@ def _in_http(address: Address, path: str = "/") -> tuple[str, Callable[[], str]]
 
 @technique()
 def other_classes_listeners(attack: Attack) -> Iterator[Try]:
-    """Connect to the proxy's listeners for other classes."""
+    """Connect directly to the proxy's listeners for other classes."""
     for address in attack.knowledge.listeners:
         yield attack.tries(*_in_http(address))
 
@@ -315,14 +315,14 @@ def _answered(address: Address, data: bytes) -> str:
 
 @technique((*PLACES, PEER))
 def health_and_metrics(attack: Attack) -> Iterator[Try]:
-    """Request the proxy's own /healthz, /readyz and /metrics."""
+    """Request /metrics at each address of the proxy's health port."""
     for address in attack.knowledge.health:
         yield attack.tries(*_in_http(address, "/metrics"))
 
 
 @technique((*ENFORCED, PEER))
 def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
-    """Connect to ports of the gateway, VPS-1 and VPS-2 at each of their addresses, bridge addresses included."""
+    """Connect to ports of the gateway, VPS-1 and VPS-2 at each of their addresses, including bridge addresses."""
     yield from _ports(attack, (22, 53, 80, 3100, 4318, 5355, 9090, 9428, 18789, 18790, 9222))
 
 
@@ -368,13 +368,13 @@ def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
 
 @technique(("gateway",))
 def other_hosts(attack: Attack) -> Iterator[Try]:
-    """Connect from the gateway to VPS-1, VPS-2 and other containers without the proxy."""
+    """Connect from the gateway to VPS-1, VPS-2 and other containers, without the proxy."""
     yield from _ports(attack, (22, 80, 2375, 3100, 4318, 9090, 9428))
 
 
 @technique((*PLACES, PEER))
 def metadata_services(attack: Attack) -> Iterator[Try]:
-    """Request cloud metadata services at their addresses."""
+    """Request cloud metadata services at their addresses, without the proxy."""
     for host in ("169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"):
         yield attack.tries(*_in_http((host, 80), "/latest/meta-data/"))
 
@@ -384,7 +384,7 @@ def metadata_services(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def new_namespaces(attack: Attack) -> Iterator[Try]:
-    """Create user and network namespaces. In a user namespace, an ordinary user has root's capabilities."""
+    """Create new user and network namespaces, because an ordinary user has all capabilities in a new user namespace."""
     user, network = os.CLONE_NEWUSER, os.CLONE_NEWNET
     yield attack.tries(
         "network", lambda: _unshared(network, lambda: tcp(attack.knowledge.canary, 443, payload(attack)))
@@ -403,7 +403,7 @@ def _unshared(flags: int, then: Callable[[], str]) -> str:
 
 @technique(ENFORCED)
 def others_namespaces(attack: Attack) -> Iterator[Try]:
-    """Enter network namespaces of other processes that /proc shows."""
+    """Enter the network namespaces of other processes that are visible in /proc."""
     own = Path("/proc/self/ns/net").readlink()
     for process in [path for path in Path("/proc").iterdir() if path.name.isdigit()]:
         yield attack.tries(str(process), lambda process=process: _enter(attack, process / "ns/net", own))
