@@ -106,7 +106,7 @@ def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
         assert reached <= every
         return reached
 
-    # Repeat the attempt, because the rules may be restored in the middle of it.
+    # Repeat the attempt, because the firewall entrypoint may restore the rules during an attempt.
     assert soon(lambda: found() == every)
     assert ways_out() == before
 
@@ -182,7 +182,7 @@ def sent_without_rules(*inside: str) -> str:
 
 
 def test_proxy_and_ingress_forwarder_do_not_route():
-    """Use each container that is on both networks as the default router. Neither may forward packets."""
+    """Use each container that is on both networks as the default router. It must not forward packets."""
     pid = on("vps1", "docker", "inspect", "--format", "{{.State.Pid}}", "openclaw-gateway").strip()
     inside = ("nsenter", "--target", pid, "--net")
     before = ways_out()

@@ -197,7 +197,10 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
 
 
 def stays_full(proxy: RunningProxy, disk) -> bool:
-    """Fill the disk. Return whether the proxy fails to write. It succeeds while its database has free pages."""
+    """Fill the disk. Return whether the proxy fails to write.
+
+    A write succeeds as long as the database has free pages.
+    """
     fill(disk)
     if ask(proxy, LONG) != 503:
         return False

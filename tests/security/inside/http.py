@@ -90,7 +90,7 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
-    """Request the denied name spelled with capitals, dots, IDNA, full-width letters, percent-encoding, soft hyphens."""
+    """Request the denied name in other spellings: capitals, dots, IDNA, full-width letters, percent-encoding."""
     name, port = attack.denied, attack.knowledge.tls_port
     wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in name)
     for spelled in (
@@ -382,7 +382,7 @@ def unrecorded_in_a_plain_tunnel(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def not_tls_in_a_tunnel(attack: Attack) -> Iterator[Try]:
-    """Send bytes other than a TLS handshake after CONNECT to 443: SSH, SMTP, and TLS records of other types."""
+    """After CONNECT to the TLS port, send bytes that are not a TLS handshake: SSH, SMTP, SSL 2, a TLS alert."""
     for name, data in (
         ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n"), ("SMTP", b"EHLO x\r\n"),
         ("a TLS alert first", b"\x15\x03\x01\x00\x02\x01\x00"),
@@ -422,7 +422,7 @@ def upgrades(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
-    """Send headers that some proxies trust: credentials, client addresses, rewrite instructions."""
+    """Send denied requests with headers that some proxies trust: credentials, client addresses, rewrite rules."""
     bad = _denied(attack)
     for field in (
         "Proxy-Authorization: Basic Z2F0ZXdheTpnYXRld2F5", "Via: 1.1 openclaw-proxy", "X-Forwarded-For: 127.0.0.1",

@@ -61,7 +61,7 @@ def _unix(path: str) -> str:
 
 @technique(ENFORCED)
 def devices_and_hypervisors(attack: Attack) -> Iterator[Try]:
-    """Open a tunnel device, the machine's disks and memory, and vsock, which bypasses IP and so the firewall."""
+    """Open a tunnel device, the machine's disks and memory, and vsock, which bypasses IP and therefore the firewall."""
     for path in ("/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/kmsg", "/dev/mem", "/dev/sda", "/dev/vda"):
         yield attack.tries(path, lambda path=path: _opened(path))
     for cid, port in ((1, 22), (2, 22), (2, 2375), (3, 22)):

@@ -31,7 +31,7 @@ def tcp(host: str, port: int, payload: bytes = b"", source_port: int = 0) -> str
 
 
 def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_port: int = 0) -> str:
-    """Send a datagram, at most twice. Return the response as evidence, or an empty text without one."""
+    """Send a datagram, at most twice. Return the response as evidence, or an empty text if no response arrives."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE / 2)
@@ -97,7 +97,7 @@ def came(answer: bytes) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """Return the status code of an HTTP response; 0 without one."""
+    """Return the status code of an HTTP response, or 0 if there is no response."""
     words = answer.split(b" ", 2)
     return int(words[1]) if answer.startswith(b"HTTP/") and len(words) > 1 and words[1].isdigit() else 0
 

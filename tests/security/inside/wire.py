@@ -130,7 +130,7 @@ def _raw(attack: Attack, protocol: int, data: bytes, options: bytes = b"") -> st
 
 @technique(PLACES)
 def ip_options_and_fragments(attack: Attack) -> Iterator[Try]:
-    """Send datagrams with route options, and a datagram in two fragments, the one with the UDP header last."""
+    """Send datagrams with route options, and two fragments of a datagram, the one with the UDP header last."""
     udp_datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     record_route = b"\x07\x0b\x04" + bytes(8) + b"\x01"
     loose_route = b"\x83\x07\x04" + socket.inet_aton(attack.knowledge.canary) + b"\x01"
