@@ -1,4 +1,4 @@
-"""Test that a real agent turn uses the proxy, and that both destinations get its complete, redacted record."""
+"""Test that a real agent turn uses the proxy, and that both destinations get the turn's complete, redacted record."""
 
 import hashlib
 import json

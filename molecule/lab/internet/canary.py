@@ -91,7 +91,10 @@ def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
 
 
 def answer(address: str, log: Log) -> None:
-    """Serve a greeting on TCP and an echo on UDP at `PORT`. iptables redirects all other ports to it. Never return."""
+    """Serve a greeting on TCP and an echo on UDP at `PORT`. iptables redirects all other ports to this one.
+
+    Never return.
+    """
 
     class Datagram(socketserver.BaseRequestHandler):
         def handle(self) -> None:

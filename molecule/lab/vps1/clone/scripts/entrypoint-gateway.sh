@@ -1,10 +1,11 @@
 #!/bin/bash
-# Start as root: first the container's own dockerd, in which OpenClaw runs its sandboxes, then OpenClaw as the user node.
+# Run as root: start the container's own dockerd, in which OpenClaw runs its sandboxes. Then start OpenClaw as the user
+# node.
 set -e
 mkdir -p /home/node/.openclaw
 chown -R node:node /home/node/.openclaw
-# In a container OpenClaw uses only the dockerd that runs this container, which the lab does not offer. Hide that it runs in
-# a container: this file and Docker's mounts show it (and cgroup: private hides the third sign).
+# In a container, OpenClaw uses only the dockerd that runs this container, but the lab does not offer it. So hide the
+# signs of a container: this file and Docker's mounts. `cgroup: private` in the compose file hides the third sign.
 rm -f /.dockerenv
 for file in hosts hostname resolv.conf; do
   cp "/etc/$file" "/tmp/$file"
