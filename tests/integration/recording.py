@@ -24,7 +24,7 @@ ACK_SECONDS = 20  # Only a failing test reaches this timeout.
 
 @dataclass(frozen=True)
 class Seen:
-    """One received request. `connection` is equal for requests over the same TCP connection."""
+    """One received request. `connection` has the same value for all requests on the same TCP connection."""
 
     method: str
     target: str

@@ -1,6 +1,6 @@
 """Tests of the safe defaults: without settings, the proxy serves loopback only and exports nothing.
 
-Also tests of SIGHUP.
+Other tests send SIGHUP, or start the proxy with listeners that cannot open.
 """
 
 import os

@@ -130,7 +130,7 @@ def _raw(attack: Attack, protocol: int, data: bytes, options: bytes = b"") -> st
 
 @technique(PLACES)
 def ip_options_and_fragments(attack: Attack) -> Iterator[Try]:
-    """Send datagrams with route options, and two fragments of a datagram, the one with the UDP header last."""
+    """Send datagrams with route options. Send a datagram in two fragments, the fragment with the UDP header last."""
     udp_datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     record_route = b"\x07\x0b\x04" + bytes(8) + b"\x01"
     loose_route = b"\x83\x07\x04" + socket.inet_aton(attack.knowledge.canary) + b"\x01"
@@ -191,7 +191,7 @@ def _frame(interface: str, to: str, packet: bytes) -> str:
 
 @technique(PLACES)
 def other_transports(attack: Attack) -> Iterator[Try]:
-    """Use SCTP, DCCP, UDP-Lite, Multipath TCP, and TCP Fast Open, which sends data in the first packet."""
+    """Send data with SCTP, DCCP, UDP-Lite, Multipath TCP, and TCP Fast Open, which sends data in the first packet."""
     kinds = {
         "SCTP": (socket.SOCK_STREAM, 132), "DCCP": (6, 33), "UDP-Lite": (socket.SOCK_DGRAM, 136),
         "Multipath TCP": (socket.SOCK_STREAM, 262),
