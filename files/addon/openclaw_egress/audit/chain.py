@@ -1,7 +1,7 @@
 """Checks of the hash chain. Pure: the input is the text of lines, the output is findings.
 
-Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line. It
-finds every edit, gap and forgery. `by_itself` needs only the lines, for example from a file on another machine.
+Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps the hash of every line. It finds
+every edit, gap and forgery. `by_itself` needs only the lines, for example those of an exported file on another machine.
 It finds every edit and gap between the first and the last line. To find removed lines at the end, it needs the hash of
 the newest line from another source, such as a checkpoint in the container's log.
 """
@@ -64,7 +64,7 @@ class Ledger:
     earliest_ns: int = 0
     latest_ns: int = 0
     before: bytes = bytes.fromhex(GENESIS)
-    """SHA-256 of the line before the first covered line."""
+    """SHA-256 of the line before the first line that the audit covers."""
     problems: list[str] = field(default_factory=list)
     """Descriptions of damage to the ledger itself."""
     pruned: int = 0
@@ -75,7 +75,7 @@ class Ledger:
         """Return the ledger of these rows, which must be in order. Fill gaps with zero hashes, which match no line.
 
         Args:
-            rows: the rows of the covered part.
+            rows: the rows of the part that the audit covers.
             start: the sequence number that the first row must have; 0 if any number is valid.
             set_back: sequence numbers of the lines before which the clock was set back.
             pruned: sequence number of the newest line that the spool pruned; 0 if it is unknown.
@@ -107,7 +107,7 @@ class Ledger:
         return self.first + len(self.states) - 1
 
     def digest(self, seq: int) -> bytes:
-        """Return the SHA-256 of a covered line, or of the line before the first one."""
+        """Return the SHA-256 of a line in this part of the ledger, or of the line before its first line."""
         if seq == self.first - 1:
             return self.before
         at = 32 * (seq - self.first)
@@ -135,7 +135,7 @@ lines of a restored spool were signed with several keys.
 
 
 class Deletions:
-    """The lines that operators deleted, according to tombstones. If a signature check is given, it must accept each."""
+    """The lines that operators deleted, according to tombstones. With ``is_signed``, each tombstone must be signed."""
 
     def __init__(
         self, is_signed: SignatureCheck | None, digest_of: Callable[[int], bytes | None] | None = None
@@ -147,7 +147,10 @@ class Deletions:
         self._ordered: list[tuple[int, int]] = []
 
     def add(self, seq: int, lines: object, digest: object, signature: object) -> bool:
-        """Add the lines, such as ``12-40,50``, of the tombstone in line ``seq``. Return whether they were added."""
+        """Add the lines (such as ``12-40,50``) that a tombstone names. Return whether the tombstone is valid.
+
+        ``seq`` is the sequence number of the tombstone's own line.
+        """
         if not isinstance(lines, str) or not isinstance(digest, str):
             return False
         if self._is_signed is not None and not (
@@ -418,7 +421,7 @@ class _Bodies:
 
     def __init__(self) -> None:
         self.parts: dict[int, int] = {}
-        """Parts that are still missing: sequence number of the part to sequence number of the record's first line."""
+        """Maps each part that is still missing to the first line of its record, both as sequence numbers."""
         self._held: dict[int, tuple[int, list[str]]] = {}
         self.masked = 0
         """Number of bodies whose hash cannot be compared, because secrets in them are masked."""
@@ -468,7 +471,7 @@ class _Bodies:
 
 @dataclass(slots=True)
 class _Links:
-    """Sequence number, hash and ``prev`` of lines, in 72 bytes of memory per line."""
+    """Sequence numbers, hashes and ``prev`` values of lines, in 72 bytes of memory per line."""
 
     seqs: array[int] = field(default_factory=lambda: array("q"))
     hashes: bytearray = field(default_factory=bytearray)
@@ -488,7 +491,8 @@ def by_itself(
     Args:
         source: name of the file, for messages.
         lines: all lines of one instance, in any order.
-        head: sequence number and hash of a line that must be present, such as from a checkpoint in the proxy's log.
+        head: sequence number and hash of a line that must be present, for example from a checkpoint in the proxy's
+            log.
         is_signed: the signature check; without it, signatures are ignored.
         needs_signature: whether at least one checkpoint must be signed, if ``is_signed`` is given.
     """

@@ -75,7 +75,7 @@ class Report:
         source: name of the audited spool, destination or file, for messages.
         lines: number of lines of the chain in the audited range.
         found: number of lines of the source that match the chain.
-        duplicates: number of further copies of matching lines; copies are no problem.
+        duplicates: number of additional copies of matching lines. Copies are no problem.
         explained: number of absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
             ``local``, ``dropped``, ``deleted`` (by an operator), ``pruned`` (from the spool, after the destination
             acknowledged them), or ``lost_by_restore`` (the replaced spool had them, the destination does not).

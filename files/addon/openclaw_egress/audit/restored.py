@@ -96,7 +96,7 @@ def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, st
     for line in store.lines(restore.instance_id, restore.begin_ns, end_ns):
         sealed = head_of(line.text)
         if sealed is None or sealed["seq"] < restore.seq:
-            continue  # `lines_of_spool` yields this line for the check against the ledger.
+            continue  # Skip this line here: `lines_of_spool` yields it for the check against the ledger.
         if sealed["seq"] == restore.seq + 1 and newest is not None and sealed["prev"] != newest.hex():
             strays.append(restore.seq + 1)
         yield line

@@ -111,7 +111,7 @@ class Loki(_Reader):
                 yield from found
                 start = end
             elif found[0].time_ns == last:
-                # All lines of this page have the same time: request it again from that time, with a larger page.
+                # All lines of this page have the same time: request a larger page that begins at that time.
                 if self._page == _LARGEST_PAGE:
                     yield from found
                     start = last + 1

@@ -51,7 +51,7 @@ class Verdict(Enum):
 
 
 class Cause(StrEnum):
-    """Cause of a failed push that an operator can fix. Code compares this value; ``REMEDIES`` is for people."""
+    """Cause of a failed push that an operator can fix. Code compares causes; ``REMEDIES`` has the text for people."""
 
     UNKNOWN = "unknown"
     COMPRESSION = "compression"
@@ -227,7 +227,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """URL, headers and TLS of a destination. ``OTEL_EXPORTER_OTLP_LOGS_*`` overrides ``OTEL_EXPORTER_OTLP_*``.
+    """URL, headers and TLS settings of a destination. ``OTEL_EXPORTER_OTLP_LOGS_*`` overrides ``OTEL_EXPORTER_OTLP_*``.
 
     The timeout variable is in milliseconds, as OpenTelemetry specifies. Numbers below 1,000 are read as seconds, as
     other SDKs do.
@@ -303,7 +303,7 @@ class Sender:
     def send(self, push: bytes) -> PushResult:
         """Send one push and return the result; never raise."""
         try:
-            # Do not let urllib3 read the whole response: the size must be limited.
+            # Do not let urllib3 read the whole response, because the size must be limited.
             response = self._pool.request(
                 "POST",
                 self._url,

@@ -55,7 +55,7 @@ class _Server:
 
 
 class MetricsServer(_Server):
-    """The server of ``/metrics`` on an address that the operator configures, for Prometheus outside of the container.
+    """The server of ``/metrics`` on an address that the operator configures, for Prometheus outside the container.
 
     It serves only ``/metrics``. It is a separate server, so that a client that blocks it cannot block health checks.
     """

@@ -104,7 +104,7 @@ def write_failure(directory: Path, failure: str, time: float) -> None:
 
 
 def write(directory: Path, result: LastAudit) -> None:
-    """Write the result of an audit.
+    """Write the result of an audit to its file.
 
     Raises:
         OSError: the directory cannot be written.

@@ -153,5 +153,5 @@ def _wanted(call: Call) -> _Labels:
 
 
 def _other(model: str) -> str:
-    """Return the label of a model without its own label; empty if the call names no model."""
+    """Return the label of a model that has no label of its own; empty if the call names no model."""
     return model and OTHER

@@ -129,7 +129,7 @@ class BodyCapture:
         if self._unmasked is not None:
             self._unmasked += data[: self._limit - len(self._unmasked)]
         elif self._read_at_end and masker.count > count:
-            # Start the copy at the first masked secret, because until then `_head` equals the decoded bytes.
+            # Create `_unmasked` at the first masked secret, because until then `_head` equals the decoded bytes.
             self._unmasked = (self._head + held + data)[: self._limit]
         self._keep(masked)
         return masked
@@ -170,7 +170,7 @@ class BodyCapture:
         return memoryview(self._head if self._unmasked is None else self._unmasked)
 
     def decoded(self, length: int) -> bytes:
-        """Return the beginning of the decoded body before masking, at most ``limit`` bytes of it."""
+        """Return the first ``length`` bytes of the decoded body before masking, but at most ``limit`` bytes."""
         if self._unmasked is not None:
             return bytes(self._unmasked[:length])
         return (
@@ -179,7 +179,7 @@ class BodyCapture:
         )
 
     def beginning(self) -> Iterator[bytes]:
-        """Yield the recorded beginning of the body, decoded and masked, in pieces. It has at most ``limit`` bytes.
+        """Yield the recorded beginning of the body, at most ``limit`` bytes, decoded and masked, in pieces.
 
         Call this before :meth:`drop_spare`.
         """
@@ -418,7 +418,7 @@ class ExchangeCapture:
             self.request_facts = read_request(self.host, self.path, None)
         elif self._request_reader is not None:
             if not self._request_fed:
-                # Read an incomplete body too, because the reader accepts it.
+                # Also read an incomplete body, because the reader can find the model's name in it.
                 with self.request.kept() as body:
                     self._request_reader.whole(body)
             self.request_facts = self._request_reader.finish()

@@ -33,7 +33,7 @@ class Key(NamedTuple):
     enforced: bool = True
     """False if the denial was only reported. Reports are counted separately, because `policy suggest` uses them."""
     status: int | None = None
-    """HTTP status of the refusal, for the summary."""
+    """HTTP status of the denied requests, for the summary."""
     reason: str = ""
     """Reason, set only if the destination is `UNKNOWN`, so that such denials are counted separately by reason."""
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 
 class KeyFormat(NamedTuple):
-    """One format: a fixed prefix, an optional pattern after it, and a run of characters of an alphabet.
+    """One format: a fixed prefix, an optional pattern after it, and a run of characters from an alphabet.
 
-    ``in_text`` is the minimum length of the run in headers, URLs and log messages, ``in_body`` that in bodies.
+    The run has a minimum length: ``in_text`` in headers, URLs and log messages, and ``in_body`` in bodies.
     """
 
     prefix: str

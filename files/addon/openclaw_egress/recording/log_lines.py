@@ -37,7 +37,7 @@ AttributeValue = str | int | float | bool | list[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One log line before it joins the hash chain: its attributes, and its JSON without ``seq`` and ``prev``."""
+    """One log line before it is added to the hash chain: its attributes, and its JSON without ``seq`` and ``prev``."""
 
     attributes: dict[str, AttributeValue]
     json: str

@@ -9,7 +9,7 @@ last bytes as long as they can be the beginning of a secret. The rules apply in 
 
 1. A PEM private key ends at its last line, at the first byte that cannot belong to it, or after `MAX_PEM` bytes.
 2. Other secrets are inside a token: a run of the bytes in `_TOKEN`. A token without `_SHORTEST` consecutive bytes of
-   `_RUN` is skipped. This test comes first, because it is cheap and skips most of a prose text.
+   `_RUN` is skipped. This test comes first, because it is cheap and skips most prose.
 3. In a token of more than `LONG_TOKEN` bytes, such as an image in Base64, only secrets that begin in the first `_HEAD`
    bytes are masked.
 """

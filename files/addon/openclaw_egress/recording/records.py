@@ -105,7 +105,7 @@ class ExchangeRecord:
     request_body: Body | None = None
     response_body: Body | None = None
     request_size: int | None = None
-    """Bytes of the body on the wire, before decoding and truncation. `response_size` is the same for the response."""
+    """Size of the body on the wire, before decoding and truncation. `response_size` is the same for the response."""
     response_size: int | None = None
     body_truncated: bool = False
     masked: int = 0
@@ -157,7 +157,7 @@ class DeniedRecord:
     """Time of the denial in Unix nanoseconds; None for the time of recording."""
     id: str = ""
     status: int | None = None
-    """HTTP status of the refusal; None if the connection ended without a response."""
+    """HTTP status of the response to the client; None if the connection ended without a response."""
     trace_id: str | None = None
     span_id: str | None = None
 

@@ -21,7 +21,7 @@ MAX_URL_BYTES = 8 * 1024
 
 _SECRET_WORDS = ("auth", "token", "secret", "key", "cookie", "credential", "signature", "password")
 _SECRET_HEADER_WORDS = (*_SECRET_WORDS, "passwd", "passphrase", "pwd", "assertion", "jwt", "bearer")
-_SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let browsers send the API key there
+_SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # Some providers let browsers send the API key in this header.
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 _SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "pass", "devicecode", "usercode", "samlresponse"})
@@ -98,7 +98,7 @@ def redact_headers(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def redact_url(url: str) -> str:
-    """Return ``url`` without user information, secret parameters and keys, truncated to `MAX_URL_BYTES`."""
+    """Return ``url`` without user name, password, secret parameters and keys, truncated to `MAX_URL_BYTES`."""
     head, mark, rest = clean_text(url).partition("?")
     if not mark:
         head, mark, rest = head.partition("#")
@@ -114,7 +114,7 @@ def redact_url(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return a log message without keys, and without secrets in URLs, in header-like pairs or after a scheme."""
+    """Return a log message without keys, and without secrets in URLs, in header-like pairs or after ``Bearer`` etc."""
     text = _NAMED_SECRET.sub(lambda match: match.group(1) + REDACTED, clean_text(text))
     return _redact_value(text)
 
@@ -223,7 +223,7 @@ def _hides_a_secret(value: str) -> bool:
 
 
 def _is_secret_parameter(name: str) -> bool:
-    for _ in range(2):  # some servers decode twice
+    for _ in range(2):  # Decode twice, as some servers do.
         name = unquote_plus(name)
     lowered = name.strip().lower()
     squeezed = lowered.replace("-", "").replace("_", "")

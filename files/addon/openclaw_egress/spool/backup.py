@@ -136,7 +136,7 @@ def _files_of(settings: Settings, *, keys: bool) -> Iterator[tuple[str, bytes]]:
 
 
 def _complete(db: sqlite3.Connection, files: dict[str, bytes]) -> Made:
-    """Turn a copy of the spool into a backup: delete exchanges in progress, add the files. Return its description."""
+    """Turn a copy of the spool into a backup: delete exchanges in progress, add the files. Return a description."""
     db.execute("PRAGMA journal_mode = MEMORY")
     db.execute("PRAGMA secure_delete = ON")
     db.execute("BEGIN")
@@ -288,7 +288,7 @@ _NOT_REPLACED, _NOT_READABLE = _Replaced(0), _Replaced(None)
 
 
 def _replaced(path: Path, copy: Path) -> _Replaced:
-    """Compare the spool that the restoration replaces with the backup."""
+    """Return a description of the replaced spool. Compare the spool with the backup to find the lost lines."""
     try:
         with SpoolReader(path) as old, SpoolReader(copy) as new:
             seq, digest = old.head()

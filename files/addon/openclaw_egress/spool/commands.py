@@ -61,7 +61,7 @@ _CHOICES = {
 }
 """SQL conditions that select the lines that a command may change."""
 _DELETED_LINES, _DELETED_BYTES = 250, 1024 * 1024
-"""Maximum number of lines and bytes that one transaction deletes. Keep both small: SQLite overwrites deleted data."""
+"""Maximum number of lines and bytes that one transaction deletes. Keep both small: overwriting the data takes time."""
 _PAUSE_SECONDS = 0.01
 """Pause between two transactions of a deletion, so that other threads get the spool's lock."""
 
@@ -237,7 +237,7 @@ class CommandQueue:
         log.info("%s: %d lines changed (%s)", command.action, progress.changed, command.why)
 
     def _next_lines(self, db: sqlite3.Connection, command: Command, start: int) -> Iterator[int]:
-        """Yield the line numbers of the next part of a command, up to the limits of one transaction."""
+        """Yield the sequence numbers of the next lines of a command, up to the limits of one transaction."""
         is_deletion = command.action is Action.DELETE
         max_lines, max_bytes = (_DELETED_LINES, _DELETED_BYTES) if is_deletion else (MAX_LINES, SLICE_BYTES)
         lines = total = runs = newest = 0

@@ -76,7 +76,7 @@ class ExportQueue:
         return found
 
     def still_pending(self, records: Sequence[StoredRecord]) -> list[StoredRecord]:
-        """Return the lines that are still pending. An operator or the size limit may have deleted some meanwhile."""
+        """Return those of the given lines that are still pending: some may have been deleted since they were read."""
         with spool_errors(self._path):
             rows = self._connections.get().execute(
                 f"SELECT seq FROM records {_PENDING} WHERE state = 0 "  # noqa: S608

@@ -209,7 +209,7 @@ class Flusher:
         return True
 
     def _renew_reserve(self) -> None:
-        """Renew the reserve. Limit SQLite's WAL and file, so that the reserve is always large enough for a checkpoint.
+        """Renew the reserve. Limit the sizes of SQLite's WAL and file, so that the reserve suffices for a checkpoint.
 
         With a small reserve, checkpoint more often, and let the file grow only into the disk's free space. Then a
         commit that needs more space fails before it enters the WAL. Without this limit, the WAL could contain pages

@@ -61,7 +61,7 @@ class Ledger:
         self._now = clock_ns
         self._resource_id = self._remember_resource(resource)
         self.newest_acknowledged_ns = self._load_newest_acknowledged()
-        """Time of the newest line that the destination has stored, in Unix nanoseconds."""
+        """Time of the newest line that the destination has acknowledged, in Unix nanoseconds."""
 
     def _remember_resource(self, resource: Resource) -> int:
         encoded = encode_resource(resource)

@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 
 KEY = "command_"
-"""Prefix of keys in ``meta`` that store the progress of a command."""
+"""Prefix of the keys in the table ``meta`` that store the progress of a command."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ _OLD = f"event_name = '{EVENT_DENIED}' AND enforced IS NULL"
 """SQL condition for denials that an older version wrote, without the columns of `migrations.Denied` and ``outcome``."""
 
 _DENIAL = ("seq", *(field.name for field in fields(Denial)))
-"""The fields that `Row` and `Denial` have in common, and ``seq`` for the order."""
+"""The fields that `Row` and `Denial` have in common, and ``seq`` to sort by."""
 
 _BY_EXCHANGE = "exchange_id <> ''"
 """SQL condition that makes SQLite use the index `records_by_exchange`. Without it, SQLite reads every record."""
@@ -361,7 +361,7 @@ class SpoolReader:
         return _text_or_empty(row[0]) if row else None
 
     def usage_details(self, seq: int) -> dict[str, int]:
-        """Return the counts named in `semconv.USAGE_DETAILS`, which only the record's attributes contain, by name."""
+        """Return the counts that only a record's attributes contain (`semconv.USAGE_DETAILS`), by name."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         try:
@@ -379,7 +379,7 @@ class SpoolReader:
                 yield seq, decode_text(encoded)
 
     def range_of(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
-        """Return the first and the last sequence number of the lines whose time is in a range; ``(1, 0)`` for no lines.
+        """Return the first and last sequence number of the lines with a time in a range; ``(1, 0)`` if there are none.
 
         If the clock was set back in this range, some lines between these two have a time outside of the range.
         """

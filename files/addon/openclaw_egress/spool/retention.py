@@ -1,4 +1,4 @@
-"""The spool's limit: the order in which lines are deleted when the spool holds more than ``max_bytes``.
+"""The spool's size limit, and the order in which lines are deleted when the spool exceeds it.
 
 The spool deletes in this order:
 
@@ -115,7 +115,7 @@ class Retention:
     def _drop(self, needed: int) -> bool:
         """Delete the oldest pending lines of the class with the most pending bytes. Return whether there were any.
 
-        Write a line that names them.
+        Write a line that names the deleted lines.
         """
         with self._storage.transaction() as (db, state):
             # Drop the proxy's own events (class "") last. Never drop the lines about dropped lines.
@@ -137,7 +137,7 @@ class Retention:
             return True
 
     def give_up(self, seqs: Sequence[int], why: str) -> list[int]:
-        """Delete dead letters and write a line that names them. Return the sequence numbers of the deleted lines.
+        """Delete dead letters and write a line that names them. Return their sequence numbers.
 
         Call this inside a transaction of the storage.
         """
@@ -197,7 +197,7 @@ def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: i
 def _take(
     rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
 ) -> list[tuple[int, int, str, int, str]]:
-    """Return rows from the start until they have ``needed`` bytes. With ``whole``, complete the last exchange."""
+    """Return the first rows, until they have ``needed`` bytes. With ``whole``, add the rest of the last exchange."""
     taken: list[tuple[int, int, str, int, str]] = []
     total = ranges = 0
     for row in rows:

@@ -83,7 +83,7 @@ COLUMNS = _columns()
 """The columns, by field name."""
 FLAGS = tuple(name for name, hint in get_type_hints(Row).items() if hint == bool | None)
 ATTRIBUTES = {column.name: column.attribute for column in COLUMNS.values() if column.attribute}
-"""Columns that store an attribute of a log line: column name to attribute."""
+"""Maps each column that stores an attribute of a log line to that attribute."""
 
 
 def absent_until(version: int) -> dict[str, str]:

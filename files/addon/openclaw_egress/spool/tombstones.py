@@ -1,7 +1,7 @@
 """Deletion of records by an operator, and the tombstones that prove it.
 
 Lines of exchanges, tunnels and denials can be deleted. The lines of the proxy's own events stay, because they prove the
-chain. The ledger keeps number, time and hash of each deleted line. A tombstone is a line of event
+chain. The ledger keeps the time and the hash of each deleted line. A tombstone is a line of event
 ``openclaw.egress.spool`` with the outcome ``deleted``: it names the lines, the operator and the reason, and is signed
 like a checkpoint. The table ``meta`` keeps a copy (key ``deleted_SEQ``), so that retention cannot delete the proof.
 """
@@ -23,7 +23,7 @@ from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.storage import Storage
 
 DELETED = "deleted_"
-"""Prefix of the keys in the table ``meta`` that store tombstones. The tombstone's sequence number follows it."""
+"""Prefix of the keys in the table ``meta`` that store tombstones. A key ends with the tombstone's sequence number."""
 DELETABLE = (semconv.EVENT_EXCHANGE, semconv.EVENT_TUNNEL, semconv.EVENT_DENIED)
 MAX_RUNS = 300
 """Maximum number of line ranges in one tombstone, because the text of the ranges must fit into one field (8 KB)."""
@@ -31,7 +31,7 @@ MAX_RUNS = 300
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """The tombstone of one deletion, which covers at most a few thousand lines."""
+    """The tombstone of the lines that one transaction deleted."""
 
     seq: int
     """Sequence number of the line that records the deletion."""

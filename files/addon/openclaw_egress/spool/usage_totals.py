@@ -84,7 +84,7 @@ class Times:
 
     @classmethod
     def read(cls, text: str) -> Times:
-        """Parse a histogram from the stored form that `text` returns."""
+        """Parse a histogram from its stored text; see `text`."""
         return cls(Counter({int(bucket): count for bucket, count in json.loads(text).items()}))
 
     @classmethod
@@ -97,7 +97,7 @@ class Times:
         return cls(Counter({int(bucket): count for bucket, count in total.items()}))
 
     def text(self) -> str:
-        """Return the form in which the database stores this histogram."""
+        """Return this histogram as the text that the database stores."""
         return json.dumps(dict(sorted(self.buckets.items())), separators=(",", ":"))
 
     def add(self, seconds: float | None) -> None:

@@ -333,7 +333,7 @@ class Spool:
         return self._retention.dropped_lines
 
     def stats(self) -> dict[str, int]:
-        """Return the counts and bytes of `SpoolReader.stats`, and the limit, without a query."""
+        """Return the values of `SpoolReader.stats`, and those of the size limit, from memory and without a query."""
         with self._storage.lock:
             totals = self._storage.totals
             left = sum(exchange_id in totals.journal for exchange_id in self._left)
@@ -367,7 +367,7 @@ class Spool:
         return self._queue.pending(limit_bytes, before_ns=before_ns, span_ns=span_ns)
 
     def still_pending(self, records: Sequence[StoredRecord]) -> list[StoredRecord]:
-        """Return the lines that are still pending; see `ExportQueue.still_pending`."""
+        """Return those of the given lines that are still pending; see `ExportQueue.still_pending`."""
         return self._queue.still_pending(records)
 
     def oldest_pending(self) -> tuple[int, int] | None:
