@@ -72,7 +72,7 @@ class CAError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class CAInfo:
-    """The CA of a directory, as ``egress ca show`` and the checks report it. Times are in UTC."""
+    """Information about the CA in a directory, for ``egress ca show`` and the checks. Times are in UTC."""
 
     directory: Path
     root_subject: str
@@ -191,7 +191,7 @@ def create(
 
 
 def show(directory: Path) -> CAInfo:
-    """Read the CA of a directory.
+    """Return information about the CA in a directory.
 
     Raises:
         CAError: a file is missing, unreadable or invalid.
@@ -200,7 +200,7 @@ def show(directory: Path) -> CAInfo:
 
 
 def load(directory: Path) -> Authority:
-    """Read the CA of a directory, with its key. Read each file only once, so that key and certificates match.
+    """Return the CA in a directory, with its key. Read each file only once, so that key and certificates match.
 
     Raises:
         CAError: a file is missing, unreadable or invalid.

@@ -42,7 +42,7 @@ class Neighbours:
 
     @classmethod
     def read(cls, text: str) -> Neighbours:
-        """Parse ``172.31.250.0/24=172.31.250.3``. Commas separate further addresses.
+        """Parse a text such as ``172.31.250.0/24=172.31.250.3``. Commas separate further addresses.
 
         Raises:
             ValueError: the text does not have this form.
@@ -328,7 +328,7 @@ class Settings(BaseSettings):
 
 
 def _variable_of(field: str) -> str:
-    """Return the environment variable of a setting. ``field`` can already be the variable: pydantic reports either."""
+    """Return the environment variable of a setting. pydantic reports the setting's field, or already the variable."""
     info = Settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field

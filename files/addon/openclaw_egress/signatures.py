@@ -41,7 +41,7 @@ class Signer:
 
     @classmethod
     def in_directory(cls, directory: Path) -> Signer:
-        """Return the key of a state directory. Create the key if it is missing.
+        """Return the key in a state directory. Create the key if it is missing.
 
         Raises:
             SigningError: the key cannot be read or written, or is not an Ed25519 key.

@@ -486,7 +486,7 @@ def by_itself(
     is_signed: SignatureCheck | None = None,
     needs_signature: bool = True,
 ) -> Report:
-    """Check lines that come without a ledger.
+    """Check lines for which there is no ledger.
 
     Args:
         source: name of the file, for messages.

@@ -36,7 +36,7 @@ class Store(Protocol):
     """The destination's name in messages, such as ``Loki http://10.0.0.2:3100``."""
 
     def lines(self, instance_id: str, start_ns: int, end_ns: int) -> Iterator[ChainLine]:
-        """Yield the lines of an instance with a time in ``[start_ns, end_ns)``, nearly in order of time.
+        """Yield the lines of an instance with a time in ``[start_ns, end_ns)``, almost in chronological order.
 
         Raises:
             StoreError: the destination does not respond, or refuses the query.

@@ -133,7 +133,7 @@ _SETTINGS = (
 
 
 def interpret(status: int, headers: Mapping[str, str], body: bytes) -> PushResult:
-    """Return the meaning of an HTTP response to a push.
+    """Interpret an HTTP response to a push.
 
     Args:
         status: the HTTP status code.

@@ -30,12 +30,12 @@ class LastAudit:
     """Number of findings; None if no audit has been completed."""
     time: float | None = None
     first: int = 0
-    """First line of the audited range; 0 if it is unknown or the range was empty. ``last`` is the last line."""
+    """Sequence number of the first audited line; 0 if unknown or if no line was audited. ``last`` is the last one."""
     last: int = 0
     sources: Sequence[str] = ()
     """Names of the audited sources: the spool and, if it was audited, the destination."""
     codes: Mapping[str, int] = field(default_factory=dict)
-    """Number of findings of each code."""
+    """Number of findings for each code."""
     failed_at: float | None = None
     """Time at which a later audit failed; None if none failed."""
     failure: str = ""

@@ -35,15 +35,18 @@ class Metrics:
         self._model_calls.count(call)
 
     def gauges(self, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a function that returns unlabelled gauges, by name without `PREFIX`. Each scrape calls it."""
+        """Register a function that returns the values of gauges without labels. Each scrape calls the function.
+
+        The keys of the returned mapping are names without `PREFIX`.
+        """
         self.registry.register(_Gauges(read))
 
     def by_label(self, metric: Metric, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a gauge with one label. Each scrape calls ``read``, which returns numbers by label value."""
+        """Register a gauge with one label. Each scrape calls ``read``, which returns a number for each label value."""
         self.by_labels(metric, lambda: {(value,): number for value, number in read().items()})
 
     def by_labels(self, metric: Metric, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
-        """Register a gauge with several labels. Each scrape calls ``read``, which returns numbers by label values."""
+        """Register a gauge with several labels. Each scrape calls ``read``: a number for each tuple of label values."""
         self.registry.register(_ByLabels(metric, read))
 
 

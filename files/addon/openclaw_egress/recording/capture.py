@@ -29,7 +29,7 @@ READER_BYTES = 8 * 1024 * 1024
 """Maximum number of bytes that the response reader (`llm.parsers`) keeps in memory."""
 
 MAX_DECODED = 64 * 1024 * 1024
-"""Limit of decoded bytes of an encoded body. The rest of a longer body (a decompression bomb) is not decoded."""
+"""Maximum number of decoded bytes of an encoded body. Decoding stops there, because of decompression bombs."""
 
 JOURNAL_PIECE = 256 * 1024
 """Size of the pieces in which the recorded beginning of a body is written to the journal."""
@@ -155,7 +155,7 @@ class BodyCapture:
         return buffers + self._decoder.held + (len(self._masker.held) if self._masker is not None else 0)
 
     def expected(self, length: int) -> int:
-        """Return how many bytes of memory a body of this wire length will take. A compressed body can take more."""
+        """Return how many bytes of memory a body of this length on the wire will take; more if it is compressed."""
         kept = min(length, self._limit + self._limit // TAIL_SHARE)
         kept += kept // 8
         return kept + (min(length, self._limit) if self._encoded else 0)
@@ -378,7 +378,7 @@ class ExchangeCapture:
             yield masked
 
     def _read_request(self, piece: bytes) -> None:
-        """Pass a piece to the request's reader, unless the whole body is in memory and can be read at its end."""
+        """Pass a piece to the request's reader. Do nothing while the whole body is in memory: it is read at its end."""
         if self._request_reader is None or self.request.all_kept:
             return
         before = self.request.size - len(piece)
@@ -397,7 +397,7 @@ class ExchangeCapture:
             self.secret = self.secret or scan.found
 
     def _look_at_raw(self, scan: CredentialScan | None, body: BodyCapture) -> None:
-        """End a body's scan. Withhold a body that could not be decoded, because it could not be scanned."""
+        """End the scan of a body. Withhold a body that could not be decoded, because it could not be scanned."""
         if scan is not None:
             if body.wire_size and body.undecodable:
                 scan.unreadable()

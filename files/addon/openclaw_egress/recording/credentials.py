@@ -150,7 +150,7 @@ _SHAPES = [
     for prefix, rest in _SHAPES_OF.items()
 ]
 _OTHER_SHAPES = [
-    # Require that no byte of a token precedes the prefix, so that matches do not overlap and the search stays linear.
+    # Require that no token character precedes the prefix, so that matches do not overlap and the search stays linear.
     (
         b"eyJ",
         re.compile(

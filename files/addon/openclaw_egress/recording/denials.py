@@ -1,4 +1,4 @@
-"""Rate limit for denial records. Denials above it are summarised, so that a client in a loop cannot fill the spool.
+"""Rate limit for denial records, so that a client in a loop cannot fill the spool. Further denials are summarised.
 
 `group_denials` combines single records and summaries. Pure functions.
 """
@@ -171,7 +171,7 @@ class DenialGroup:
 
 
 def group_denials(denials: Iterable[Denial]) -> list[DenialGroup]:
-    """Return denials grouped by class, destination and rule: the most frequent first, then the newest."""
+    """Return denials grouped by class, destination and rule, sorted by count and then by time, both descending."""
     groups: dict[tuple[str, str, int, str], DenialGroup] = {}
     for denial in denials:
         key = (denial.class_name, denial.host, denial.port, denial.rule)

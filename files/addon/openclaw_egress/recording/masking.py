@@ -35,7 +35,7 @@ MAX_HELD = LONG_TOKEN + MAX_PEM
 
 
 class Rule(NamedTuple):
-    """One format of keys.
+    """One key format.
 
     Attributes:
         name: the name in the replacement. It must not contain a word that redaction treats as a credential's name.
@@ -282,13 +282,13 @@ class Masker:
 
 
 def mask(data: bytes, own: Sequence[MaskPattern] = ()) -> tuple[bytes, int]:
-    """Return complete bytes with their secrets masked, and the number of masked secrets."""
+    """Return ``data``, which must be complete, with its secrets masked, and the number of masked secrets."""
     masker = Masker(own)
     return masker.feed(data) + masker.finish(), masker.count
 
 
 def mask_text(text: str, own: Sequence[MaskPattern] = ()) -> str:
-    """Return a complete text with its secrets masked."""
+    """Return ``text``, which must be complete, with its secrets masked."""
     if len(text) < SHORTEST:
         return text
     data = text.encode("utf-8", "surrogatepass")
@@ -393,7 +393,7 @@ def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
 
 
 def _escape_length(text: bytes, start: int) -> int:
-    r"""Return how many bytes of a token belong to an escape that begins before it: ``\n``, ``%3D``, ``\u003d``."""
+    r"""Return how many bytes of a token belong to an escape sequence that begins before it (``\n``, ``%3D``)."""
     before, after = text[max(start - 1, 0) : start], text[start : start + 5]
     if before == b"\\":
         return 5 if after[:3] == b"u00" else 1

@@ -126,7 +126,7 @@ def decode_text(encoded: bytes) -> str:
 
 
 def decode_counts(encoded: bytes) -> dict[str, int]:
-    """Return the attributes of an encoded record that are integers.
+    """Return the integer attributes of an encoded record, by name.
 
     Raises:
         ValueError: the bytes are not an encoded record.

@@ -17,7 +17,7 @@ SEPARATOR = b"\n"
 
 @dataclass(slots=True)
 class Messages:
-    """The messages of one direction."""
+    """The messages in one direction of a WebSocket."""
 
     count: int = 0
     size: int = 0

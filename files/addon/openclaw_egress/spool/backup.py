@@ -53,7 +53,7 @@ _MAGIC = b"SQLite format 3\0"
 _NO_BACKUP = "this is not a backup; name a file of `egress backup`"
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".lock")
 _MODES = {KEY_FILE: 0o400, PUBLIC_FILE: 0o444, f"ca/{certificates.ROOT_CERT_FILE}": 0o644}
-"""Modes of the restored files; files that are not listed get 0600."""
+"""File modes of the restored files; files that are not listed get 0600."""
 _KEYS = (
     KEY_FILE,
     f"ca/{certificates.ISSUING_FILE}",
@@ -256,7 +256,7 @@ def _previous(path: Path, *, replace: bool) -> bool:
 
 
 def _has_lines(path: Path) -> bool:
-    """Return whether a spool has lines. Assume that it has if the file cannot be read and is not empty."""
+    """Return whether a spool has lines. Assume that it has lines if the file cannot be read and is not empty."""
     try:
         with SpoolReader(path) as reader:
             return reader.head()[0] > 0
@@ -274,7 +274,7 @@ class _Replaced:
     instance_id: str = ""
 
     def attributes(self) -> dict[str, AttributeValue]:
-        """Return the attributes of the record of the restoration."""
+        """Return the attributes for the record of the restoration."""
         known = {} if self.lost_lines is None else {semconv.SPOOL_LINES: self.lost_lines}
         return {
             **known,

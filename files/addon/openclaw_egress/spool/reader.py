@@ -1,6 +1,6 @@
 """Reader of the spool, used by `egress records`, `show`, `tail`, `denials`, `status` and `audit`.
 
-It works while the proxy writes, from another process or thread.
+Another process or thread can read the spool in this way while the proxy writes it.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ class SpoolReader:
             yield values
 
     def rule_counts(self, first: int, end: int) -> Iterator[tuple[str, str, bool, bool, int]]:
-        """Yield class, rule, whether the events are denials, whether the denials were enforced, and the event count.
+        """Yield ``(class, rule, is_denial, is_enforced, count)`` for each combination of the first four.
 
         Count the exchanges, tunnels and denials in the lines from ``first`` (inclusive) to ``end`` (exclusive).
         """
@@ -306,7 +306,7 @@ class SpoolReader:
                 yield class_name, rule, bool(denied), bool(enforced), count
 
     def allowed_counts(self, filters: Filters) -> Iterator[tuple[str, str, str, int]]:
-        """Yield class, host, event and number of the matching exchanges and tunnels, all of which the policy allowed.
+        """Yield ``(class, host, event, count)`` of the matching exchanges and tunnels, which the policy has allowed.
 
         Ignore `Filters.event_names`.
         """
@@ -460,7 +460,7 @@ class SpoolReader:
             return restorations(self._read())
 
     def lines_by_state(self, runs: Iterable[tuple[int, int]]) -> dict[str, tuple[int, int]]:
-        """Return count and bytes of the stored lines in ranges of sequence numbers, by the name of their state."""
+        """Return count and bytes of the stored lines in ranges of sequence numbers, for each state that occurs."""
         found = dict.fromkeys(STATES, (0, 0))
         query = "SELECT state, count(*), sum(size) FROM records WHERE seq BETWEEN ? AND ? GROUP BY state"
         with spool_errors(self.path):
@@ -561,7 +561,7 @@ class SpoolReader:
             yield from usage_totals.read(self._read(), by, since_ns, until_ns, class_name, times=times).items()
 
     def counted_urls(self, part: str, lines: int = 20_000) -> Iterator[tuple[str, str, str]]:
-        """Yield class, host and URL of exchanges with known tokens and with ``part`` in the URL.
+        """Yield ``(class, host, url)`` of exchanges with reported tokens whose URL contains ``part``.
 
         Search only the newest ``lines`` lines.
         """

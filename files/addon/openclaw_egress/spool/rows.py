@@ -13,7 +13,7 @@ STATES = ("pending", "acknowledged", "dead_letter", "local")
 
 
 class Column(NamedTuple):
-    """The column in the table ``records`` for a field of `Row`."""
+    """The column of the table ``records`` that stores a field of `Row`."""
 
     sql: str
     attribute: str = ""

@@ -50,7 +50,7 @@ class Totals:
         )
 
     def count(self, state: int, class_name: str, rows: int, size: int) -> None:
-        """Add rows and bytes to a state and class; negative numbers subtract."""
+        """Add rows and bytes to the totals of a state and class; negative numbers subtract."""
         key = (state, class_name)
         self.rows[key] = self.rows.get(key, 0) + rows
         self.size[key] = self.size.get(key, 0) + size

@@ -23,7 +23,7 @@ HOUR_NS = 3600 * 10**9
 KEPT_HOURS = 400 * 24
 """Number of hours whose totals are kept. Only hours with exchanges count. The oldest are deleted first."""
 MAX_GROUPS = 256
-"""Maximum number of rows per class and hour. Agents choose models, keys and hosts, so further rows become `OTHER`."""
+"""Maximum number of rows per class and hour, because agents choose models, keys and hosts. `OTHER` sums up the rest."""
 OTHER = "(other)"
 NANO = 10**9
 """Costs are stored in billionths of a dollar, so that sums are exact."""

@@ -231,7 +231,7 @@ class Spool:
 
     @property
     def problem(self) -> str | None:
-        """Return why nothing can be recorded now; ``None`` if the last write succeeded."""
+        """Return the reason why records cannot be written now; ``None`` if the last write succeeded."""
         return self._storage.problem
 
     @property
