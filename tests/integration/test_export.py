@@ -340,7 +340,7 @@ def test_records_deleted_during_a_refused_push_are_not_sent_any_more(spool, stor
         ((200, "text/html; charset=utf-8", b"<html><title>Grafana</title>"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
         ((200, "text/plain", b"hello"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
         ((400, "text/html", b"<title>400 plain HTTP to HTTPS port</title>"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-        ((302, "", b"", {"location": "http://127.0.0.1:1/login?token=x"}), "set the final URL"),
+        ((302, "", b"", {"location": "http://127.0.0.1:1/login?token=x"}), "set that URL"),
         ((400, OCTETS, loki_says("unsupported content encoding br: only gzip, lz4 and zstd are supported")), "gzip"),
     ],
 )
@@ -547,7 +547,9 @@ def test_line_over_the_destinations_limit_is_dead_lettered_and_others_are_sent(s
         until(drained(spool))
     ((seq, why),) = dead_letters(spool).items()
     assert seq == large_at + 1
-    assert why.startswith(f"never_fits: refused alone, although a probe was accepted: HTTP {answer[0]}")
+    assert why.startswith(
+        f"never_fits: refused although it was sent alone and a small test record was accepted: HTTP {answer[0]}"
+    )
     assert store.numbers() == [n for n in range(1, 6) if n != seq]
 
 
@@ -602,7 +604,7 @@ def test_line_sent_before_and_refused_as_too_far_behind_counts_as_stored(tmp_pat
         assert {1, 2, 3, 4, 5} <= set(rows)
         note = spool.reader.line(6)
         assert '"openclaw.egress.outcome":"counted_as_stored"' in note
-        assert "lines counted as stored (sent before, in a push with the response: HTTP 500" in note
+        assert "lines counted as stored (an earlier push sent them and got the response: HTTP 500" in note
         assert spool.reader.audit().problems == ()
 
 

@@ -102,7 +102,8 @@ class Settings(BaseSettings):
     llm_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("PROXY_LLM_HOSTS"),
-        description="Hosts that are decrypted and recorded, comma-separated; wildcards such as *.openai.azure.com, and "
+        description="Hosts that are decrypted and recorded, comma-separated. Accepts wildcards such as "
+        "*.openai.azure.com, and "
         "groups such as @google or @all (`egress policy groups`).",
     )
     max_body_size: int = Field(
@@ -110,17 +111,18 @@ class Settings(BaseSettings):
         ge=0,
         le=1 << 30,
         validation_alias=AliasChoices("PROXY_MAX_BODY_SIZE"),
-        description="Bytes of each body to keep; 0 keeps none.",
+        description="Maximum number of bytes to record of each body. 0: none.",
     )
     bodies: Literal["full", "none"] = Field(
         default="full",
         validation_alias=AliasChoices("EGRESS_BODIES"),
-        description="none: keep no bodies. full: keep them up to PROXY_MAX_BODY_SIZE.",
+        description="none: record no bodies. full: record each body up to PROXY_MAX_BODY_SIZE bytes.",
     )
     mask_bodies: Literal["on", "off"] = Field(
         default="on",
         validation_alias=AliasChoices("EGRESS_MASK_BODIES"),
-        description="on: mask known secrets in recorded bodies as `[masked:RULE:FINGERPRINT]`. off: keep exact bytes.",
+        description="on: mask known secrets in recorded bodies as `[masked:RULE:FINGERPRINT]`. off: record the exact "
+        "bytes.",
     )
     policy_file: Path | None = Field(
         default=None,
@@ -130,7 +132,8 @@ class Settings(BaseSettings):
     host_addresses_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_HOST_ADDRESSES_FILE"),
-        description="File of the host's addresses, one per line, which the address guard of a container refuses.",
+        description="File with the host's addresses, one per line. The address guard of a proxy in a container refuses "
+        "them.",
     )
     state_dir: Path = Field(
         default=DEFAULT_STATE_DIR,
@@ -151,7 +154,7 @@ class Settings(BaseSettings):
         default=2 * 1024**3,
         ge=1_048_576,
         validation_alias=AliasChoices("EGRESS_SPOOL_MAX_BYTES"),
-        description="Bytes that the spool may use.",
+        description="Maximum size of the spool in bytes.",
     )
     spool_full: Literal["drop_oldest", "block"] = Field(
         default="drop_oldest",
@@ -162,7 +165,7 @@ class Settings(BaseSettings):
     retention: Annotated[timedelta | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_RETENTION"),
-        description="Age from which lines are deleted from the spool, such as 30d or 12h. Lines that the destination "
+        description="Age at which lines are deleted from the spool, such as 30d or 12h. Lines that the destination "
         "has not acknowledged stay. Unset: only the size limits the spool.",
     )
     prices_file: Path | None = Field(
@@ -174,7 +177,7 @@ class Settings(BaseSettings):
         default=None,
         ge=LEAST_MEMORY_BUDGET,
         validation_alias=AliasChoices("EGRESS_MEMORY_BUDGET"),
-        description="Bytes that traffic of all classes may hold in memory. Unset: derived from the cgroup's limit.",
+        description="Maximum memory in bytes for the traffic of all classes. Unset: derived from the cgroup's limit.",
     )
     memory_wait_seconds: float = Field(
         default=30.0,
@@ -191,19 +194,20 @@ class Settings(BaseSettings):
     open_to_network: bool = Field(
         default=False,
         validation_alias=AliasChoices("EGRESS_OPEN_TO_NETWORK"),
-        description="Serve the built-in policy, whose class is `open`, on an address that is not loopback.",
+        description="Allow an address that is not loopback with the built-in policy, whose class is `open`.",
     )
     neighbours: Annotated[Neighbours | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
-        description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every address may.",
+        description="NETWORK=ADDRESS,…: in this network, only these addresses may connect. Empty: every address may "
+        "connect.",
     )
     health_port: int = Field(
         default=HEALTH_PORT,
         ge=1,
         le=65535,
         validation_alias=AliasChoices("EGRESS_HEALTH_PORT"),
-        description="Port on loopback of /healthz, /readyz and /metrics.",
+        description="Loopback port that serves /healthz, /readyz and /metrics.",
     )
     metrics_listen: Annotated[tuple[str, int] | None, NoDecode] = Field(
         default=None,
@@ -215,7 +219,7 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         validation_alias=AliasChoices("EGRESS_UI_PORT"),
-        description="Port of `egress ui` on loopback. 0: any free port.",
+        description="Loopback port of `egress ui`. 0: any free port.",
     )
 
     @field_validator("llm_hosts", mode="before")

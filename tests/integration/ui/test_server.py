@@ -204,7 +204,7 @@ def test_policy_shows_the_uses_of_each_rule(tmp_path):
         spool.add(denial("classes.sandbox.allow[0]", class_name="sandbox", enforced=False))
     with RunningUI(tmp_path, {**os.environ, "EGRESS_POLICY_FILE": str(file)}) as page:
         text = page.get("/policy").text
-        assert digest in text and "because the policy was loaded then" in text
+        assert digest in text and "because the policy was loaded at that time" in text
         assert uses_by_line(text) == {
             8: "gateway.allow[0]: allowed 3",
             9: "gateway.allow[1]: no record, because log_tunnels is off",
@@ -218,7 +218,7 @@ def test_policy_shows_the_uses_of_each_rule(tmp_path):
         assert "it is not valid" in text and "policy.yml:6" in text and not uses_by_line(text)
         file.write_text(POLICY + "# a comment\n")
         text = page.get("/policy").text
-        assert "the proxy has not loaded this version of it" in text and not uses_by_line(text)
+        assert "the proxy has not loaded this version of the policy" in text and not uses_by_line(text)
 
 
 def test_usage_links_the_dearest_exchange(tmp_path):

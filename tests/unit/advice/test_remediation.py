@@ -41,7 +41,8 @@ ALLOWED = [
     ("8.8.8.8", 53, "default", NO_RULE, "classes.sandbox.allow: {host: 8.8.8.8, ports: [53]}"),
     ("2620:fe::fe", 443, "default", NO_RULE, 'classes.sandbox.allow: {host: "2620:fe::fe", ports: [443]}'),
     ("git.example", 22, "syntax", NOT_TLS,
-        "classes.sandbox.allow: {host: git.example, ports: [22], tls: false}; not for an inspected host"),
+        "classes.sandbox.allow: {host: git.example, ports: [22], tls: false}; possible only for a "
+        "host that is not inspected"),
     ("10.1.2.3", 80, "address-guard", AT,
         "classes.sandbox.allow: {host: 10.1.2.3, ports: [80]} and "
         "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [80]}; an exception to the address guard"),
@@ -89,7 +90,7 @@ def test_policy_with_the_proposed_rule_is_valid(host, port, rule, result, said):
         ("a.example", 443, "unknown-class", {"code": Code.UNKNOWN_CLASS}, "add class sandbox under classes"),
         (ANY, 0, "classes.sandbox.limits.connections", {"code": Code.CONNECTION_LIMIT},
             "raise classes.sandbox.limits.connections"),
-        (ANY, 0, ANY, {"code": Code.VARIOUS}, "more than 300 denials of the class in a minute"),
+        (ANY, 0, ANY, {"code": Code.VARIOUS}, "the class had more than 300 denials in a minute"),
         ("me.example", 443, "address-guard", OWN, "no rule is proposed: own_address"),
         ("me.example", 443, "address-guard", HOST, "no rule is proposed: host_address"),
         ("a.example", 443, "memory-budget", {"code": Code.MEMORY_LIMIT}, "raise EGRESS_MEMORY_BUDGET"),

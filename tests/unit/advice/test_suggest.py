@@ -115,7 +115,7 @@ def test_summarised_reports_are_mentioned():
 def test_bytes_that_are_not_tls_are_mentioned():
     refused = report("git.example", 22, rule="syntax", code=Code.NOT_TLS, enforced=True)
     found = suggest(box(), "box", [report("git.example", 22), refused])
-    assert "git.example:22 was also sent bytes that are not TLS" in found.notes[0]
+    assert "clients also sent bytes that are not TLS to git.example:22" in found.notes[0]
 
 
 # ── the edit of the text ─────────────────────────────────────────────────────────────────────────────────────────

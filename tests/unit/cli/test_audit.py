@@ -328,7 +328,7 @@ def test_range_is_checked_from_its_checkpoint_on(signed, seq, found):
         (["--store", "http://127.0.0.1:9/otlp/v1/logs"], "http://127.0.0.1:9 does not respond"),
         (["--store", "http://127.0.0.1:9/collector/v1/logs"], "records cannot be read back from this URL"),
         (["--file", "/nonexistent"], "/nonexistent: No such file or directory"),
-        (["--expect", "1:ab"], "--expect needs --file"),
+        (["--expect", "1:ab"], "--expect works only with --file"),
         (["--file", "/dev/null", "--expect", "1:ab"], "--expect: '1:ab' is not valid"),
     ],
 )
@@ -340,7 +340,7 @@ def test_invalid_input_of_audit_is_reported_in_one_message(path, words, message)
 def test_invalid_line_of_a_file_is_named_in_the_error(path, tmp_path):
     (tmp_path / "x").write_text('{"time_ns": 1, "line": "a"}\nnot json\n')
     result = egress("audit", "--file", tmp_path / "x")
-    assert f"{tmp_path / 'x'}:2: not a line of `egress export`" in str(result.exception)
+    assert f"{tmp_path / 'x'}:2: not a line of an export" in str(result.exception)
 
 
 # ── signatures ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -429,7 +429,7 @@ def test_restoration_that_the_chain_does_not_record_gives_no_key(path, tmp_path)
     result = egress("audit", "--json")
     (report,) = json.loads(result.stdout)["reports"]
     assert findings([report]) == [[("spool", 0), ("spool", 0), ("missing", 12)]] and report["restored"] == []
-    assert "restoration after line 18 that no line of the chain records" in report["findings"][1]["detail"]
+    assert "restore after line 18, but no line of the chain records it" in report["findings"][1]["detail"]
 
 
 def test_restoration_with_another_key_invalidates_the_earlier_checkpoints(path, tmp_path):
@@ -517,7 +517,7 @@ def test_audit_names_lines_that_a_restoration_lost(path, tmp_path, loki):
     assert (note["seq"], note["lost_lines"], note["replaced_seq"]) == (19, 5, 24)
     assert (reports[2]["found"], reports[2]["explained"]) == (4, {"lost_by_restore": 2})
     text = egress("audit").stdout
-    assert "5 lines of the replaced spool, up to line 24, are not in this one" in text
+    assert "5 lines of the replaced spool, up to line 24, are not in the restored one" in text
     assert "2 lost by restore" in egress("audit", "--store", f"{loki.url}/otlp/v1/logs").stdout
 
 

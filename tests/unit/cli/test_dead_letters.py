@@ -222,7 +222,7 @@ def test_audit_says_which_absent_lines_are_lost(path, loki, monkeypatch):
 def test_command_without_a_proxy_is_kept_until_its_start(path):
     result = egress("dead-letter", "retry", 2)
     assert result.exit_code == 0
-    assert "no proxy is running on this spool: the command is kept until the next start" in result.stdout
+    assert "no proxy is running on this spool: the command is saved in " in result.stdout
     (file,) = commands_of(path)
     assert file in result.stdout
     assert json.loads(egress("resend", 5, "--json").stdout) == {

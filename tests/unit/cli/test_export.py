@@ -68,7 +68,7 @@ def test_csv_has_a_row_for_each_record_and_no_formula(state):
 
 def test_lines_for_an_audit_have_their_bodies(state):
     result = egress("export", "--no-bodies")
-    assert result.exit_code == 2 and "--no-bodies with --format har" in result.stderr
+    assert result.exit_code == 2 and "--no-bodies works only with --format har" in result.stderr
 
 
 def test_existing_file_is_never_overwritten(state):

@@ -528,10 +528,10 @@ BAD = {
         "2: classes: the policy has no class; add one, as in `gateway: {listen: 8080, action: open}`"
     ),
     "version: 1\nclases: {}\n": "2: unknown key 'clases'; did you mean 'classes'?",
-    "version: 1\nfoo: {}\n": "2: unknown key 'foo'; known are version, inspect, classes, resolve, mask",
-    "version: 1\nversion: 1\n": "2: key 'version' is here twice; keep one of them",
+    "version: 1\nfoo: {}\n": "2: unknown key 'foo'; use one of version, inspect, classes, resolve, mask",
+    "version: 1\nversion: 1\n": "2: key 'version' appears twice; keep one of them",
     HEAD + "    alow: []\n": "6: classes.sandbox: unknown key 'alow'; did you mean 'allow'?",
-    HEAD + "    listen: 8083\n": "6: key 'listen' is here twice; keep one of them",
+    HEAD + "    listen: 8083\n": "6: key 'listen' appears twice; keep one of them",
     HEAD + "\tallow: []\n": "6: there is a tab at the start of a line; indent with spaces",
     HEAD + "    allow: [a\n": (
         "7: this is not valid YAML (expected ',' or ']', but got '<stream end>'); "
@@ -548,7 +548,8 @@ BAD = {
         "use only mappings, lists and plain values, without control characters"
     ),
     HEAD + "  Foo: {}\n": (
-        "6: classes.Foo: 'Foo' is not a valid class name; use a-z, 0-9, - and _, at most 32, a letter first"
+        "6: classes.Foo: 'Foo' is not a valid class name; use at most 32 characters: a-z, 0-9, - and _, "
+        "starting with a letter"
     ),
     HEAD + "  1: {}\n": "6: classes.1: the key 1 is not a string; put it in quotes",
     HEAD + "  b: {action: open}\n": (
@@ -662,7 +663,7 @@ BAD = {
     ),
     HEAD + "    allow: [{host: api.openai.com, paths: ['/v1/../x']}]\n": (
         "6: classes.sandbox.allow[0].paths[0]: '/v1/../x' is not a valid path for a rule; "
-        "start it with /, without query, escapes and dot segments; use * only at the end"
+        "start it with /; omit query, escapes and dot segments; use * only at the end"
     ),
     HEAD + "    allow: [{host: api.openai.com, tls: false}]\n": (
         "6: classes.sandbox.allow[0].tls: api.openai.com is inspected, so it must use TLS; remove `tls: false`"
@@ -671,7 +672,7 @@ BAD = {
         "6: classes.sandbox.allow[0].tls: this is a string; write true or false"
     ),
     HEAD + "    deny: [{host: a, tls: false}]\n": (
-        "6: classes.sandbox.deny[0]: unknown key 'tls'; known are host, cidr, ports, methods, paths"
+        "6: classes.sandbox.deny[0]: unknown key 'tls'; use one of host, cidr, ports, methods, paths"
     ),
     HEAD + "    addresses: [10.0.0.2]\n": (
         "6: classes.sandbox.addresses[0]: this is a string; write a mapping, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
@@ -1162,18 +1163,21 @@ def test_patterns_of_secrets_are_read() -> None:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ("{name: acme, pattern: 'a*'}", "it can match 0 bytes"),
-        ("{name: acme, pattern: 'abc'}", "it can match 3 bytes"),
-        ("{name: acme, pattern: 'acme_[0-9]+'}", "it can match 6 bytes"),
+        ("{name: acme, pattern: 'a*'}", "it can match as few as 0 bytes"),
+        ("{name: acme, pattern: 'abc'}", "it can match as few as 3 bytes"),
+        ("{name: acme, pattern: 'acme_[0-9]+'}", "it can match as few as 6 bytes"),
         ("{name: acme, pattern: 'acme_[0-9]{8,}'}", "it can match more than 256 bytes"),
-        ("{name: acme, pattern: 'acme_([a-z]{1,9}[0-9]{0,9}){4,9}'}", "a repetition is inside of another one"),
-        ("{name: acme, pattern: '(?:a|aa){8,90}#'}", "alternatives are inside of a repetition"),
+        (
+            "{name: acme, pattern: 'acme_([a-z]{1,9}[0-9]{0,9}){4,9}'}",
+            "a repetition inside a repetition is not supported",
+        ),
+        ("{name: acme, pattern: '(?:a|aa){8,90}#'}", "alternatives inside a repetition are not supported"),
         ("{name: acme, pattern: '[a-z]{1,60}[a-z]{1,60}[a-z]{1,60}[a-z]{9,60}#'}", "a search of"),
         ("{name: acme, pattern: 'acme_(?=x)[0-9]{8}'}", "a lookahead or lookbehind is not supported"),
         ("{name: acme, pattern: '([a-z]{8})\\1'}", "a back reference is not supported"),
         ("{name: acme, pattern: '^[0-9]{12}$'}", "^, $"),
         ("{name: acme, pattern: 'acme_[0-9'}", "not a valid regular expression"),
-        ("{name: acme, pattern: 'größe_[0-9]{12}'}", "the pattern is not ASCII"),
+        ("{name: acme, pattern: 'größe_[0-9]{12}'}", "characters or not ASCII"),
         ("{name: Acme, pattern: 'acme_[0-9]{12}'}", "'Acme' is not a valid name"),
         ("{name: acme}", "'pattern' is missing"),
         ("{pattern: 'acme_[0-9]{12}'}", "'name' is missing"),

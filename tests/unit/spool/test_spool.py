@@ -167,7 +167,7 @@ def test_a_checkpoint_names_the_newest_line(spool):
         ("UPDATE records SET otlp = (SELECT otlp FROM records WHERE seq = 1) WHERE seq = 2", "line 2 was changed"),
         ("DELETE FROM ledger WHERE seq = 2", "lines 2 to 2 are missing"),
         ("UPDATE ledger SET hash = zeroblob(32) WHERE seq = 1", "line 1 was changed"),
-        ("UPDATE ledger SET time_ns = 0 WHERE seq = 3", "line 3 is not later"),
+        ("UPDATE ledger SET time_ns = 0 WHERE seq = 3", "line 3 does not have a later time"),
     ],
 )
 def test_audit_finds_every_change(path, damage, problem):

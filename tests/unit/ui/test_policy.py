@@ -36,7 +36,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SpoolRea
 
 def test_uses_are_counted_since_the_policy_was_loaded(reader):
     uses, since_ns, why, is_assumed = policy.read_uses(reader, "new", 0, lambda: 0.0)
-    assert not is_assumed and uses.text(RULE) == "refused 38" and why == "the policy was loaded then"
+    assert not is_assumed and uses.text(RULE) == "refused 38" and why == "the policy was loaded at that time"
     assert since_ns == ranges.time_of(reader, 11)
 
 
@@ -61,7 +61,7 @@ def test_uses_of_a_whole_period_have_no_limit(reader):
 
 @pytest.mark.parametrize(
     ("digest", "begin", "counted"),
-    [("new", 9, ("refused 38", "the policy was loaded then")), ("old", 20, None)],
+    [("new", 9, ("refused 38", "the policy was loaded at that time")), ("old", 20, None)],
 )
 def test_lines_before_the_events_of_the_period_belong_to_the_policy_loaded_before(reader, digest, begin, counted):
     found = policy.read_uses(reader, digest, ranges.time_of(reader, begin), lambda: 0.0)

@@ -128,8 +128,8 @@ def test_valid_chunk_sizes_are_accepted():
 
 
 BODIES = {
-    b"5\r\nhelloX\r\n0\r\n\r\n": "a chunk does not end where its size says",
-    b"5\r\nhello\n0\r\n\r\n": "a chunk does not end where its size says",
+    b"5\r\nhelloX\r\n0\r\n\r\n": "a chunk's data is not as long as its size states",
+    b"5\r\nhello\n0\r\n\r\n": "a chunk's data is not as long as its size states",
     b"0\r\nA b\r\n\r\n": "the trailers are malformed or too long",
     b"0\r\nA: b\rc\r\n\r\n": "the trailers are malformed or too long",
     b"0\r\n" + b"A: b\r\n" * 4000: "the trailers are malformed or too long",
@@ -215,7 +215,7 @@ def test_options_of_all_connection_fields_are_returned():
     assert connection_options(values) == {b"close", b"x-scope-orgid", b"keep-alive"}
     assert connection_problem(values) is None
     for name in (b"Host", b"content-length", b"Transfer-Encoding", b"Content-Type"):
-        assert connection_problem([*values, name]) == "Connection names a field that is not for one hop"
+        assert connection_problem([*values, name]) == "the Connection header names an end-to-end header"
 
 
 REQUEST_STARTS = (

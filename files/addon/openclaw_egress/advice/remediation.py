@@ -64,7 +64,7 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
     name, rule = group.class_name, group.rule
     if rule == ANY:
         return Remedy(
-            advice=f"more than {SINGLY_PER_CLASS} denials of the class in a minute: destinations were not recorded"
+            advice=f"the class had more than {SINGLY_PER_CLASS} denials in a minute, so destinations were not recorded"
         )
     if rule.startswith(f"classes.{name}.deny["):
         return Remedy(advice=f"deny is evaluated before allow: narrow {rule}, or remove it")
@@ -96,7 +96,7 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
     if destination is not None and rule == "default":
         return Remedy([_allow(name, destination)])
     if destination is not None and group.code == Code.NOT_TLS:
-        return Remedy([_allow(name, destination, tls=False)], "not for an inspected host")
+        return Remedy([_allow(name, destination, tls=False)], "possible only for a host that is not inspected")
     return Remedy(advice=f"no rule can allow it: the client must send a different request: {group.reason}")
 
 

@@ -115,7 +115,7 @@ def suggested_text(
     before = read_policy(data, file, llm_hosts)
     if not _only_added(before, changed, class_name, len(suggestion.rules)):
         raise SuggestionError(
-            _by_hand(class_name, suggestion, "the list is shared with another part of the file by an alias")
+            _by_hand(class_name, suggestion, "a YAML alias shares the list with another part of the file")
         )
     enforced = enforcing(changed, class_name)
     for request in suggestion.requests:
@@ -246,7 +246,9 @@ def parents(host: str) -> Iterator[str]:
 def _not_tls(requests: Sequence[Request], not_tls: set[tuple[str, int]]) -> Iterator[str]:
     for destination in dict.fromkeys(request.destination for request in requests):
         if (destination.host, destination.port) in not_tls:
-            yield f"{destination} was also sent bytes that are not TLS: only `tls: false` in its rule allows them"
+            yield (
+                f"clients also sent bytes that are not TLS to {destination}: only `tls: false` in its rule allows them"
+            )
 
 
 def _uncounted(unknown: int) -> Iterator[str]:

@@ -30,7 +30,7 @@ def check_ca(info: certificates.CAInfo, policy: Policy) -> None:
         if not info.permits(host.removeprefix("*.")):
             raise certificates.CAError(
                 f"{info.directory / certificates.ISSUING_FILE} may not sign for {host}, which the policy inspects. "
-                "Run `egress ca create` again (by Ansible: site.yml)."
+                "Run `egress ca create` again (with Ansible: site.yml)."
             )
 
 
@@ -96,6 +96,7 @@ class CAReloader:
         if not info.issuing_begins <= now < min(info.issuing_expires, info.root_expires):
             raise certificates.CAError(
                 f"{self.served.directory / certificates.ISSUING_FILE} is valid from {info.issuing_begins} to "
-                f"{info.issuing_expires}, not now. Check the clock, then run `egress ca renew` (by Ansible: site.yml)."
+                f"{info.issuing_expires}, not now. Check the clock, then run `egress ca renew` (with "
+                "Ansible: site.yml)."
             )
         check(info)

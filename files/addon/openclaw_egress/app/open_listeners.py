@@ -55,7 +55,10 @@ class OpenListeners:
         if self.apply is None and _ports(new).keys() != _ports(current).keys():
             file = str(self._settings.policy_file)
             raise PolicyError(
-                file, None, "the listeners differ, and this proxy cannot change them at run time", "restart it"
+                file,
+                None,
+                "the new policy has different listeners, and this proxy cannot change them at run time",
+                "restart it",
             )
         check_ports(self._settings, new)
         if self.apply is not None:

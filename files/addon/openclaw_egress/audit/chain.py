@@ -86,7 +86,7 @@ class Ledger:
             if expected and row.seq != expected:
                 ledger.problems.append(f"lines {expected} to {row.seq - 1} are missing from the ledger")
             if row.time_ns <= newest_ns and row.seq not in set_back:
-                ledger.problems.append(f"line {row.seq} is not later than the previous line")
+                ledger.problems.append(f"line {row.seq} does not have a later time than the previous line")
             expected, newest_ns = row.seq + 1, row.time_ns
             if not ledger.first:
                 ledger.first, ledger.earliest_ns, ledger.latest_ns = row.seq, row.time_ns, row.time_ns
@@ -183,7 +183,7 @@ class Deletions:
         names = (semconv.SPOOL_DELETED, semconv.SPOOL_LAST_HASH, semconv.SPOOL_SIGNATURE)
         own = sealed["seq"]
         if not self.add(own, *map(sealed.get, names)):
-            detail = "this deletion is not signed with the key, or names another hash for its last line"
+            detail = "this deletion is not signed with the key, or states a different hash for its last line"
             yield Finding(FindingCode.SIGNATURE, own, own, detail)
 
     def __contains__(self, seq: int) -> bool:
@@ -277,7 +277,10 @@ def against_ledger(
             findings += _row_findings(line.row, digest, sealed, ledger)
         if sealed is None or not ledger.first <= seq <= ledger.last:
             if sealed is None or later(seq) != digest:
-                _append(suspects, (seq, "its number is not in the chain" if sealed else "it is not a line of a chain"))
+                _append(
+                    suspects,
+                    (seq, "its number is not in the chain" if sealed else "it lacks the chain fields `seq` and `prev`"),
+                )
             continue
         if digest != ledger.digest(seq):
             _append(suspects, (seq, "its hash differs from the ledger"))
@@ -323,7 +326,7 @@ def _row_findings(row: int, digest: bytes, sealed: dict[str, Any] | None, ledger
     if digest != ledger.digest(row):
         yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} was changed: its hash differs from the ledger")
     if sealed is None:
-        yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} is not a line of a chain")
+        yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} lacks the chain fields `seq` and `prev`")
         return
     if sealed["seq"] != row:
         yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} has the number {sealed['seq']} in its JSON")
@@ -413,7 +416,9 @@ def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
 def _checkpoint_findings(sealed: dict[str, Any], ledger: Ledger) -> Iterator[Finding]:
     seq, digest = sealed.get(semconv.CHECKPOINT_SEQ), sealed.get(semconv.CHECKPOINT_HASH)
     if isinstance(seq, int) and ledger.first - 1 <= seq <= ledger.last and digest != ledger.digest(seq).hex():
-        yield Finding(FindingCode.CHECKPOINT, seq, seq, f"checkpoint {sealed['seq']} names another hash for this line")
+        yield Finding(
+            FindingCode.CHECKPOINT, seq, seq, f"checkpoint {sealed['seq']} states a different hash for this line"
+        )
 
 
 class _Bodies:
@@ -511,7 +516,7 @@ def by_itself(
         except ValueError:
             prev = b""
         if sealed is None or len(prev) != 32:
-            _append(suspects, (0, "it is not a line of a chain"))
+            _append(suspects, (0, "it lacks the chain fields `seq` and `prev`"))
             continue
         links.seqs.append(sealed["seq"])
         links.hashes += hashlib.sha256(line.text.encode()).digest()
@@ -545,7 +550,7 @@ def by_itself(
     for at, seq, digest in checkpoints:
         if seq in chosen and chosen[seq].hex() != digest:
             findings.append(
-                Finding(FindingCode.CHECKPOINT, seq, seq, f"checkpoint {at} names another hash for this line")
+                Finding(FindingCode.CHECKPOINT, seq, seq, f"checkpoint {at} states a different hash for this line")
             )
     last_seq = numbers[-1] if numbers else 0
     if head and (head[0] > last_seq or (head[0] in chosen and chosen[head[0]].hex() != head[1])):
@@ -597,9 +602,9 @@ def _chosen(links: _Links) -> tuple[dict[int, bytes], int, list[Finding]]:
         digest, _ = candidates[0]
         chosen[seq] = digest
         if after is not None and digest not in after:
-            findings.append(Finding(FindingCode.CHANGED, seq, seq, f"its hash is not `prev` of line {seq + 1}"))
+            findings.append(Finding(FindingCode.CHANGED, seq, seq, f"its hash differs from `prev` of line {seq + 1}"))
         if seq == 1 and candidates[0][1].hex() != GENESIS:
-            findings.append(Finding(FindingCode.CHANGED, 1, 1, "its `prev` is not that of a first line"))
+            findings.append(Finding(FindingCode.CHANGED, 1, 1, "its `prev` is not the fixed value of a first line"))
         findings += (
             Finding(FindingCode.FOREIGN, seq, seq, "another line of the chain has this number") for _ in candidates[1:]
         )

@@ -84,9 +84,9 @@ class _Reader:
 
     def _refused(self, status: int, body: bytes) -> StoreError:
         remedy = (
-            "set the credentials of a reader in OTEL_EXPORTER_OTLP_LOGS_HEADERS"
+            "set credentials that permit queries in OTEL_EXPORTER_OTLP_LOGS_HEADERS"
             if status in (401, 403)
-            else "check the URL, and the limits for queries there"
+            else "check the URL and the destination's query limits"
         )
         return StoreError(f"{self._base}: HTTP {status}: {one_line(body.decode('utf-8', 'replace'))[:300]}; {remedy}")
 

@@ -49,11 +49,11 @@ _MARGIN_NS = 600 * 10**9
 Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time.
 """
 _REMEDIES = {
-    FindingCode.CHANGED: "somebody edited these lines there; the spool's ledger has the hash of each original",
+    FindingCode.CHANGED: "these lines were edited at the destination; the spool's ledger has the hash of each original",
     FindingCode.FOREIGN: "this instance did not write these lines: find out who can push to the destination",
-    FindingCode.MISSING: "Loki shows a backlog up to 30 minutes after it was sent: repeat the audit later first",
+    FindingCode.MISSING: "Loki can take up to 30 minutes to return a backlog: before you act, repeat the audit",
     FindingCode.CUT_TAIL: "if the newest records were sent seconds ago, repeat the audit",
-    FindingCode.SIGNATURE: "somebody without the instance's key wrote the chain from there on, or the key was replaced",
+    FindingCode.SIGNATURE: "somebody without the instance's key wrote the chain from here on, or the key was replaced",
     FindingCode.SPOOL: "the spool's file was edited or is damaged: keep a copy of it and of the destination's records",
 }
 
@@ -76,20 +76,23 @@ def audit(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Check a file of `egress export` by itself; - reads standard input."),
+        typer.Option(
+            metavar="FILE", help="Check a file that `egress export` wrote, without the spool; - reads standard input."
+        ),
     ] = None,
     expect: Annotated[
         str | None,
         typer.Option(
-            metavar="SEQ:SHA256", help="With --file: require this line, which a checkpoint in the proxy's log names."
+            metavar="SEQ:SHA256",
+            help="With --file: require a line with this number and hash, as in a checkpoint of the proxy's log.",
         ),
     ] = None,
     key: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Check signatures with this public key, as `egress ca show` prints it. Give it again for each key of "
-            "a restored instance. Default: the keys of the spool in EGRESS_STATE_DIR; with --file none.",
+            help="Check signatures with this public key, as `egress ca show` prints it. Repeat the option "
+            "for each key of a restored instance. Default: the spool's keys in EGRESS_STATE_DIR, or none with --file.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
@@ -105,7 +108,9 @@ def audit(
     if file is not None:
         reports = [by_itself(str(file), _lines_of(file), head=_expected(expect), is_signed=_check_of(key or []))]
     elif expect is not None:
-        print_error("--expect needs --file: the spool has the hash of every line")
+        print_error(
+            "--expect works only with --file: without --file, the audit reads the hash of every line from the spool"
+        )
         raise typer.Exit(BAD_INPUT)
     else:
         settings = Settings.load()
@@ -212,7 +217,7 @@ def _reports(
         problems = [
             *ledger.problems,
             *(
-                f"the table meta names a restoration after line {restore.seq} that no line of the chain records"
+                f"the spool's table meta has a restore after line {restore.seq}, but no line of the chain records it"
                 for restore in reader.unproven_restores()
             ),
         ]
@@ -262,10 +267,10 @@ def _lines_of(file: Path) -> Iterator[ChainLine]:
                     yield ChainLine(int(entry["time_ns"]), str(entry["line"]))
                 except (ValueError, KeyError, TypeError, RecursionError):
                     raise EgressError(
-                        f"{file}:{number}: not a line of `egress export`; name a file that this command wrote"
+                        f"{file}:{number}: not a line of an export; name a file that `egress export` wrote"
                     ) from None
     except OSError as error:
-        raise EgressError(f"{file}: {error.strerror}; name a file of `egress export`") from None
+        raise EgressError(f"{file}: {error.strerror}; name a file that `egress export` wrote") from None
 
 
 def _expected(text: str | None) -> tuple[int, str] | None:
@@ -289,7 +294,9 @@ def _print(report: Report) -> None:
     counts.append(f"{len(report.findings)} findings" if report.findings else "no findings")
     typer.echo(f"{escape(report.source)}\n  {', '.join(counts)}")
     if report.masked_bodies:
-        typer.echo(f"  {report.masked_bodies} bodies with masked secrets: their SHA-256 is that of the exact bytes")
+        typer.echo(
+            f"  {report.masked_bodies} bodies contain masked secrets: their SHA-256 is that of the unmasked bytes"
+        )
     if report.last_seq:
         typer.echo(f"  newest line {report.last_seq}, sha256 {report.last_hash}")
     if report.signed_seq is not None:
@@ -302,10 +309,10 @@ def _print(report: Report) -> None:
         elif note.lost_lines:
             typer.echo(
                 f"    {note.lost_lines} lines of the replaced spool, up to line {note.replaced_seq}, are not in "
-                "this one: the destination has those that were sent"
+                "the restored one: the destination has those that were sent"
             )
     if report.signed_seq is None and "deleted" in report.explained:
-        typer.echo("  the signatures of the deletions were not checked: no public key is known (--key)")
+        typer.echo("  the signatures of the deletions were not checked, because no public key is known: add --key")
     if report.left:
         typer.echo(f"  {report.left} lines that an operator deleted from the spool are still at the destination")
     for finding in report.findings[:MAX_SHOWN]:

@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Write this new file, which only its owner can read.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Write the backup to this new file, which only its owner can read.")
+    ],
     with_keys: Annotated[
         bool,
         typer.Option(
@@ -64,10 +66,11 @@ def backup(
 
 def restore(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Restore this file of `egress backup`; - reads standard input.")
+        Path,
+        typer.Argument(metavar="FILE", help="Restore this file, which `egress backup` wrote; - reads standard input."),
     ],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put a spool that has records aside, and delete nothing of it.")
+        bool, typer.Option("--replace", help="Move aside a present spool that has records. Nothing of it is deleted.")
     ] = False,
     why: Why = None,
     by: By = None,
@@ -94,10 +97,12 @@ def restore(
         )
         return
     typer.echo(f"{escape(settings.spool_path)}: restored, lines up to {done.backup.seq}")
-    typer.echo(f"  instance {done.instance_id}, before it {done.backup.instance_id}")
+    typer.echo(f"  instance {done.instance_id}, restored from instance {done.backup.instance_id}")
     typer.echo(f"  restored keys: {', '.join(done.files) or 'none'}")
     if done.aside is not None:
         typer.echo(f"  the previous spool is {escape(done.aside)}; delete it when you do not need it any more")
         lost = "an unknown number of" if done.lost_lines is None else done.lost_lines
         typer.echo(f"  {lost} lines of the previous spool are not in the backup")
-    typer.echo("  lines that the previous instance wrote after the backup are only at the destination: `egress audit`")
+    typer.echo(
+        "  only the destination has the lines that the previous instance wrote after the backup: see `egress audit`"
+    )

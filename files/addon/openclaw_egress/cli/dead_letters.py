@@ -53,11 +53,11 @@ _MAX_SEQ = 2**63 - 1
 Numbers = Annotated[
     list[str] | None, typer.Argument(metavar="[SEQ]...", help="Numbers of lines: 12, 12-40 or 12,14-16.")
 ]
-All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
+All = Annotated[bool, typer.Option("--all", help="Select all dead letters.")]
 Reason = Annotated[
-    str | None, typer.Option(help="Take dead letters whose reason has this code: too_old, line_too_long, …")
+    str | None, typer.Option(help="Select dead letters whose reason has this code: too_old, line_too_long, …")
 ]
-Why = Annotated[str | None, typer.Option(metavar="TEXT", help="Record this as the reason of the command.")]
+Why = Annotated[str | None, typer.Option(metavar="TEXT", help="Record this as the reason for the command.")]
 By = Annotated[
     str | None, typer.Option(metavar="NAME", help="Record this name. Default: the user who runs the command.")
 ]
@@ -73,7 +73,7 @@ def register(root: typer.Typer) -> None:
 @app.command("list")
 def list_(
     reason: Reason = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N dead letters, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most the N newest dead letters.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line, without a limit.")] = False,
 ) -> None:
     """List the dead letters, the newest last, with the destination's reason for each.
@@ -126,9 +126,9 @@ def retry(
 ) -> None:
     """Send dead letters again, for example after a limit of the destination was raised.
 
-    A line that the destination refuses again becomes a dead letter again. A range takes the dead letters in it. A
-    record names the user and the reason. Exit codes: 0 the lines wait for the exporter, or the command is kept until
-    the proxy starts; 1 no dead letter has the reason; 2 invalid input, nothing changed.
+    A line that the destination refuses again becomes a dead letter again. A range selects only the dead letters in
+    it. A record names the user and the reason. Exit codes: 0 the lines wait for the exporter, or the command is saved
+    until the proxy starts; 1 no dead letter has the reason; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
@@ -151,9 +151,9 @@ def drop(
 ) -> None:
     """Delete dead letters for good, and free their space.
 
-    A record names the lines, the user and the reason, so that `egress audit` can explain the gap. A range takes the
-    dead letters in it. Exit codes: 0 the lines are deleted, or the command is kept until the proxy starts; 1 no dead
-    letter has the reason; 2 invalid input, nothing changed.
+    A record names the lines, the user and the reason, so that `egress audit` can explain the gap. A range
+    selects only the dead letters in it. Exit codes: 0 the lines are deleted, or the command is saved until the proxy
+    starts; 1 no dead letter has the reason; 2 invalid input, nothing changed.
     """
     with SpoolReader(Settings.load().spool_path) as reader:
         chosen = _chosen(reader, numbers, every=every, reason=reason)
@@ -176,7 +176,7 @@ def resend(
     """Send acknowledged lines again that the destination lacks; `egress audit` names them.
 
     Loki stores a line that it already has only once. A record names the user and the reason. Exit codes: 0 the lines
-    wait for the exporter, or the command is kept until the proxy starts; 2 invalid input, nothing changed.
+    wait for the exporter, or the command is saved until the proxy starts; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
@@ -325,8 +325,8 @@ class Outcome(NamedTuple):
         if self.running:
             return "the proxy has not finished the command yet and continues with it; `egress status` shows problems"
         return (
-            f"no proxy is running on this spool: the command is kept until the next start, in {escape(self.file)}; "
-            "delete that file to withdraw it"
+            f"no proxy is running on this spool: the command is saved in {escape(self.file)} and runs when the proxy "
+            "starts; delete that file to cancel it"
         )
 
 

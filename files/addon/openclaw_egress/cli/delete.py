@@ -49,7 +49,7 @@ class LokiRequest:
 
 
 def delete(
-    why: Annotated[str, typer.Option(metavar="TEXT", help="Record this as the reason of the deletion.")],
+    why: Annotated[str, typer.Option(metavar="TEXT", help="Record this as the reason for the deletion.")],
     since: Annotated[
         str | None, typer.Option(help="Delete records since a time: 3d (ago), or 2026-11-25T08:00 (local time).")
     ] = None,
@@ -57,7 +57,10 @@ def delete(
     class_name: ClassName = None,
     session: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Delete the session of this exchange, as the web page shows it; no period."),
+        typer.Option(
+            metavar="ID",
+            help="Delete the session of this exchange, as the web page shows it. Not with --since or --until.",
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it, only show what would be deleted.")] = False,
     by: By = None,
@@ -67,7 +70,7 @@ def delete(
 
     The chain keeps their numbers and hashes, and a signed record names them, the user and the reason. Events of the
     proxy itself stay. The destination keeps its copies: the command prints the request that deletes them in Loki. Exit
-    codes: 0 deleted, kept until the proxy starts, or shown; 1 no record matches; 2 invalid input, nothing changed.
+    codes: 0 deleted, saved until the proxy starts, or shown; 1 no record matches; 2 invalid input, nothing changed.
     """
     if not why.strip():
         _bad("--why is empty: name the reason of the deletion")
@@ -189,8 +192,8 @@ def _print(rows: Sequence[Row], states: dict[str, tuple[int, int]]) -> None:
     for name, counts in (("events", events), ("classes", classes)):
         typer.echo(f"  {name}: {', '.join(f'{escape(key)} {count}' for key, count in counts.most_common())}")
     if waiting := states.get("pending", (0, 0))[0]:
-        typer.echo(f"  {waiting} lines wait for the destination and are not sent any more")
-    typer.echo("  the totals of `egress usage` keep counting them, and backups keep their copies")
+        typer.echo(f"  {waiting} lines wait for the destination and will not be sent")
+    typer.echo("  `egress usage` still counts these records, and existing backups still contain them")
 
 
 def _print_requests(endpoint: str, requests: Sequence[LokiRequest]) -> None:
@@ -198,9 +201,11 @@ def _print_requests(endpoint: str, requests: Sequence[LokiRequest]) -> None:
     if not base:
         return
     if not base.endswith(LOGS_PATH):
-        typer.echo("  the destination is not Loki: delete the records there by instance and time, with its own means")
+        typer.echo("  the destination is not Loki: delete its copies with its own tools, by instance and time")
         return
-    typer.echo("  the destination keeps its copies; Loki deletes them after this request, if its compactor may delete:")
+    typer.echo(
+        "  the destination keeps its copies; if deletion is enabled in Loki's compactor, this request deletes them:"
+    )
     for request in requests:
         typer.echo(f"  {escape(request.command(base.removesuffix(LOGS_PATH)))}")
 

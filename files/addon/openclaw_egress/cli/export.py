@@ -64,7 +64,7 @@ def export(
     Exports with bodies contain prompts and responses.
     """
     if not bodies and file_format is Format.JSONL:
-        print_error("an audit needs the lines with their bodies: use --no-bodies with --format har")
+        print_error("--no-bodies works only with --format har: an audit needs the lines with their bodies")
         raise typer.Exit(BAD_INPUT)
     since_ns = 0 if since is None else moment("--since", since)
     until_ns = 2**63 - 1 if until is None else moment("--until", until)

@@ -66,7 +66,7 @@ def _reachable(policy: Policy, class_name: str) -> list[str]:
 
 @app.command()
 def groups(as_json: AsJson = False) -> None:
-    """List the groups of LLM hosts that `inspect` and PROXY_LLM_HOSTS take, such as @google or @all."""
+    """List the groups of LLM hosts that `inspect` and PROXY_LLM_HOSTS accept, such as @google or @all."""
     if as_json:
         print_json({name: hosts_of(name) for name in group_names()})
         return
@@ -88,7 +88,7 @@ def explain(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the policy's decision, its rule and its reason. Exit code 0 allowed, 1 denied."""
+    """Show how the policy decides a request, by which rule and why. Exit code 0 allowed, 1 denied."""
     policy = configured_policy(Settings.load(policy_file=file))
     _known_class(policy, class_name)
     try:
@@ -241,7 +241,9 @@ def suggest(
         typer.echo(diff, nl=False)
     if not suggestion.rules:
         action = policy.classes[class_name].action
-        hint = "" if action == "report" else f" (its action is {action}: only report records what enforce would deny)"
+        hint = (
+            "" if action == "report" else f" (its action is {action}; a suggestion needs the records of action report)"
+        )
         print_error(f"nothing to suggest for class {class_name} since {escape(since)}{hint}")
         raise typer.Exit(NEGATIVE)
 

@@ -91,7 +91,7 @@ def records(
     host: Host = None,
     code: CodeName = None,
     event: Event = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most N records, the newest.", metavar="N")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most the N newest records.", metavar="N")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest last."""
@@ -120,7 +120,9 @@ def tail(
     host: Host = None,
     code: CodeName = None,
     event: Event = None,
-    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Show N existing records first.", metavar="N")] = 10,
+    last: Annotated[
+        int, typer.Option("--last", "-n", min=0, help="Show the N newest stored records first.", metavar="N")
+    ] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Follow new records until Ctrl-C."""
@@ -218,7 +220,7 @@ def _print_exchange(row: Row, details: dict[str, int], whole: dict[str, Any]) ->
                 typer.echo(f"(base64 of {message.get('body_size')} bytes)")
             typer.echo(quoted(_pretty(message)))
         if message.get("body_masked"):
-            typer.echo(f"(masked: {message['body_masked']} secrets; size and SHA-256 are those of the exact bytes)")
+            typer.echo(f"(masked: {message['body_masked']} secrets; size and SHA-256 are those of the unmasked bytes)")
         if message.get("body_truncated"):
             typer.echo(f"(truncated: the body had at least {message.get('body_size')} bytes)")
     if whole.get("messages"):

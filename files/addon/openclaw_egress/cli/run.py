@@ -31,7 +31,9 @@ def run(
     ] = None,
     state_dir: Annotated[
         Path | None,
-        typer.Option(help="Keep spool and CA here; by default ~/.local/state/openclaw-egress [env: EGRESS_STATE_DIR]."),
+        typer.Option(
+            help="Store the spool and the CA here; by default ~/.local/state/openclaw-egress [env: EGRESS_STATE_DIR]."
+        ),
     ] = None,
     endpoint: Annotated[
         str | None,

@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
 
 
 def usage(
-    by: Annotated[list[By] | None, typer.Option("--by", help="Group by this; give it again to group further.")] = None,
+    by: Annotated[
+        list[By] | None, typer.Option("--by", help="Group by this field; repeat the option for further fields.")
+    ] = None,
     since: Annotated[
         str, typer.Option(help="Begin with the hour of a time: 15m, 24h, 30d (ago), or 2026-11-25T08:00 (local time).")
     ] = SINCE,
@@ -43,7 +45,8 @@ def usage(
     ] = None,
     class_name: ClassName = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="First rebuild the totals from the stored records. Stop the proxy before.")
+        bool,
+        typer.Option("--rebuild", help="Rebuild the totals from the stored records first. Requires a stopped proxy."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per group.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values with a header.")] = False,
@@ -55,7 +58,7 @@ def usage(
     Totals are kept for at least 400 days, longer than the records.
     """
     if as_json and as_csv:
-        print_error("--json and --csv exclude each other: give one of them")
+        print_error("--json and --csv exclude each other: use only one of them")
         raise typer.Exit(BAD_INPUT)
     chosen = list(dict.fromkeys(by or [By.MODEL]))
     since_ns, until_ns = moment("--since", since), None if until is None else moment("--until", until)
@@ -82,7 +85,7 @@ def _rebuild(path: Path) -> None:
     with Spool(path, settings.spool_max_bytes, "block", local=not settings.logs_endpoint, sync_seconds=None) as spool:
         kept = spool.rebuild_usage()
     if kept:
-        print_error(f"{kept} hours keep their totals, because some of their records are no longer stored")
+        print_error(f"the totals of {kept} hours were not rebuilt, because some of their records are no longer stored")
 
 
 def _print(chosen: list[By], found: list[Group]) -> None:

@@ -278,7 +278,9 @@ class Exporter:
                 self._halve(records)
             if len(records) == 1 and self._never_fits(sender, records[0], result):
                 self._dead_letter(
-                    records, f"never_fits: refused alone, although a probe was accepted: {result.message}"
+                    records,
+                    "never_fits: refused although it was sent alone and a small test record was accepted: "
+                    f"{result.message}",
                 )
                 self._failures = 0
                 return True
@@ -337,7 +339,7 @@ class Exporter:
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
             seqs = [record.seq for record in before if self._sent[record.seq] == said]
-            why = f"sent before, in a push with the response: {said}; refused as too_far_behind when sent again"
+            why = f"an earlier push sent them and got the response: {said}; refused as too_far_behind when sent again"
             self._spool.acknowledge(seqs, why)
             log.warning("%d lines, from seq %d on, count as acknowledged: %s", len(seqs), seqs[0], why)
         late = [record for record in records if reason != "too_far_behind" or record.seq not in self._sent]

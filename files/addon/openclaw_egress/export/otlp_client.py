@@ -75,11 +75,11 @@ class Cause(StrEnum):
 REMEDIES = {
     Cause.UNKNOWN: "",
     Cause.COMPRESSION: "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none",
-    Cause.CONTENT_TYPE: "the endpoint does not take protobuf: check the URL's path",
+    Cause.CONTENT_TYPE: "the endpoint does not accept protobuf: check the URL's path",
     Cause.CHANGED_IN_TRANSIT: "the data was changed in transit: check for a proxy in between",
     Cause.STRUCTURED_METADATA: "set allow_structured_metadata: true in Loki's limits_config",
     Cause.SCHEMA: "Loki needs schema v13 (tsdb) for OTLP",
-    Cause.REDIRECT: "it redirects to {location}: set the final URL",
+    Cause.REDIRECT: "the endpoint redirects to {location}: set that URL",
     Cause.CREDENTIALS_MISSING: "the destination requires credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS "
     "(authorization=…, x-scope-orgid=…)",
     Cause.CREDENTIALS_REFUSED: "the destination refuses these credentials: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
@@ -93,7 +93,8 @@ REMEDIES = {
     Cause.UNREACHABLE: "check that the destination is running and reachable from this machine",
     Cause.EVERY_RECORD_REFUSED: "the destination refuses record after record: check its limits, and its URL in "
     "`egress status`",
-    Cause.CLOCK: "check the clocks here and at the destination; lines that are ahead wait, earlier ones are sent",
+    Cause.CLOCK: "check the clocks of this machine and the destination; lines with a future time wait, earlier lines "
+    "are sent",
 }
 """The text that tells an operator how to fix each cause."""
 

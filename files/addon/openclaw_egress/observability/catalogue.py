@@ -76,14 +76,14 @@ _FLAG = "0 or 1"
 ALLOWED = _counter("allowed", "Allowed requests and tunnels.", "egress_class", "inspect")
 DENIED = _counter(
     "denied",
-    "Denied requests and tunnels, and those that are only reported.",
+    "Requests and tunnels that the policy denies, including those that are only reported.",
     "egress_class",
     "rule",
     "code",
     "enforced",
 )
 EXCHANGES = _counter("exchanges", "Recorded exchanges.", "egress_class", "outcome")
-RESPONSES = _counter("responses", "Recorded exchanges by the status of the response.", "egress_class", "status")
+RESPONSES = _counter("responses", "Recorded exchanges by response status.", "egress_class", "status")
 DURATION = Metric(
     f"{PREFIX}_exchange_duration_seconds",
     "histogram",
@@ -104,13 +104,11 @@ CALL_TOKENS = _counter(
     "type",
     unit="tokens",
 )
-CALL_COST = _counter(
-    "cost_usd", "Cost of calls, as far as it is known.", "egress_class", "provider", "model", unit="US dollars"
-)
+CALL_COST = _counter("cost_usd", "Known cost of calls.", "egress_class", "provider", "model", unit="US dollars")
 TOKEN_USAGE = Metric(
     "gen_ai_client_token_usage",
     "histogram",
-    "Tokens of each call that the provider reported.",
+    "Tokens per call, as the provider reported them.",
     (*CALL_LABELS, "gen_ai_token_type"),
     "tokens",
     TOKENS,
@@ -133,16 +131,14 @@ FIRST_CHUNK = Metric(
 )
 BUDGET_USED = _gauge(
     "budget_used_ratio",
-    "Used share of each budget of the policy.",
+    "Used share of each budget in the policy.",
     "egress_class",
     "limit",
     unit="1 = the whole budget",
 )
 
 MEMORY_USED = _gauge("memory_used_bytes", "Memory in use by traffic.", "egress_class", unit="bytes")
-MEMORY_ROOM = _gauge(
-    "memory_room_bytes", "Maximum of memory that the class may use at the moment.", "egress_class", unit="bytes"
-)
+MEMORY_ROOM = _gauge("memory_room_bytes", "Memory that the class may use at the moment.", "egress_class", unit="bytes")
 DEAD_LETTERS = _gauge("dead_letters", "Stored lines that the destination refuses for good.", "reason")
 
 _STATES = {
@@ -166,7 +162,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "spool": (
         *_LINES,
         _gauge("spool_open_exchanges", "Exchanges in progress."),
-        _gauge("spool_journal_bytes", "Stored bytes of exchanges in progress.", unit="bytes"),
+        _gauge("spool_journal_bytes", "Bytes that are stored for exchanges in progress.", unit="bytes"),
         _gauge("spool_used_bytes", "Bytes that count against the limit of the spool.", unit="bytes"),
         _gauge("spool_max_bytes", "Limit of the spool (EGRESS_SPOOL_MAX_BYTES).", unit="bytes"),
         _gauge("spool_dropped_lines", "Lines dropped before the destination confirmed them, since the proxy's start."),
@@ -176,20 +172,31 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     ),
     "export": (
         _gauge("export_backlog_records", "Stored lines that wait for the destination."),
-        _gauge("export_backlog_bytes", "Bytes of these lines.", unit="bytes"),
+        _gauge("export_backlog_bytes", "Bytes of the stored lines that wait for the destination.", unit="bytes"),
         _gauge("export_backlog_seconds", "Age of the oldest waiting line.", unit="seconds"),
         _gauge("export_pushed_records", "Lines that the destination has accepted since the proxy's start."),
-        _gauge("export_pushed_bytes", "Bytes of these lines.", unit="bytes"),
+        _gauge(
+            "export_pushed_bytes",
+            "Bytes of the lines that the destination has accepted since the proxy's start.",
+            unit="bytes",
+        ),
         _gauge("export_dead_letters", "Lines that the destination has refused for good since the proxy's start."),
         _gauge("export_failures_in_a_row", "Failed pushes since the last successful one."),
-        _gauge("export_last_success", "When the destination last accepted lines. Absent before that.", unit=_TIME),
+        _gauge(
+            "export_last_success",
+            "When the destination last accepted lines. Absent until it has accepted some.",
+            unit=_TIME,
+        ),
         _gauge("export_push_limit_bytes", "Maximum size of a push at the moment.", unit="bytes"),
-        _gauge("export_records_ahead_of_clock", "Lines held back because the destination finds their time too new."),
+        _gauge(
+            "export_records_ahead_of_clock",
+            "Lines held back because their time is further in the future than the destination accepts.",
+        ),
     ),
     "state": (
         MEMORY_USED,
         MEMORY_ROOM,
-        _gauge("memory_budget_bytes", "Maximum of memory that the traffic of all classes may use.", unit="bytes"),
+        _gauge("memory_budget_bytes", "Memory that the traffic of all classes may use.", unit="bytes"),
         _gauge("ca_expiry_timestamp_seconds", "When the issuing CA in use expires.", unit=_TIME),
         _gauge("ca_root_expiry_timestamp_seconds", "When the root CA expires.", unit=_TIME),
         _gauge(
@@ -197,8 +204,8 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
             "Whether the policy file is in force (1), or an earlier policy because the file is invalid (0).",
             unit=_FLAG,
         ),
-        _gauge("audit_findings", "Findings of the last `egress audit` of this spool. Absent before the first."),
-        _gauge("audit_timestamp_seconds", "When that audit ended.", unit=_TIME),
+        _gauge("audit_findings", "Findings of the last `egress audit` of this spool. Absent before the first audit."),
+        _gauge("audit_timestamp_seconds", "When the last `egress audit` of this spool ended.", unit=_TIME),
     ),
 }
 """All metrics, in the groups of docs/metrics.md."""
@@ -206,22 +213,23 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
 BY_NAME = {metric.name: metric for group in GROUPS.values() for metric in group}
 
 LABELS = {
-    "egress_class": "Class of the policy. `?` if the proxy could not tell it.",
+    "egress_class": "Class of the policy. `?` if the proxy could not determine it.",
     "inspect": "`true` if the host is inspected, else `false`.",
     "rule": "Rule that decided, such as `classes.sandbox.deny[0]`; or `address-guard`, `default`, `syntax` …",
     "code": "Kind of decision ([all codes](codes.md)).",
-    "enforced": "`false` for a class in `report`, else `true`.",
+    "enforced": "`false` if the action of the class is `report`, else `true`.",
     "outcome": "`complete`, `client_aborted`, `upstream_error` or `interrupted`.",
     "status": "HTTP status; `none` without a response.",
-    "provider": "As `gen_ai_provider_name`; `unknown` for a host that is not a known provider's.",
-    "model": "The model that the response names, else the requested one; `other` beyond the limit; `unknown`.",
+    "provider": "Same as `gen_ai_provider_name`; `unknown` if the host belongs to no known provider.",
+    "model": "Model that the response names, else the requested model; `other` beyond the limit; `unknown` without a "
+    "model.",
     "type": "`input`, `output`, `cache_read`, `cache_write`, `reasoning`. The last three are parts of the first two.",
     "gen_ai_operation_name": "`chat`, `embeddings`, `text_completion`, `generate_content`, `count_tokens` …",
-    "gen_ai_provider_name": "Provider by host ([list](providers.md)); empty for a host that is not a known provider's.",
+    "gen_ai_provider_name": "Provider by host ([list](providers.md)); empty if the host belongs to no known provider.",
     "gen_ai_request_model": "Requested model; `other` beyond the limit; empty if unknown.",
     "gen_ai_response_model": "Model that the response names; `other` beyond the limit; empty if unknown.",
     "gen_ai_token_type": "`input` or `output`.",
-    "error_type": "As `error.type` of the record; `_OTHER` beyond the limit; empty for a call without an error.",
+    "error_type": "Same as `error.type` of the record; `_OTHER` beyond the limit; empty for a call without an error.",
     "limit": "`tokens_per_hour`, `tokens_per_day` or `cost_usd_per_day`.",
     "reason": "Why the destination refuses the lines, such as `too_old` or `line_too_long`.",
 }

@@ -21,7 +21,7 @@ type Schema = dict[str, object]
 _NAME = r"""(?!.*\.\.)[^\s*/:@%?#<>^|`{}"'\\\[\].][^\s*/:@%?#<>^|`{}"'\\\[\]]*"""
 _IPV6 = r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?"
 _ADDRESS = r"[0-9A-Fa-f.:]+(%[^/]+)?"
-_UNSEEN = "Only for inspected hosts: for other hosts it is not visible."
+_UNSEEN = "Only for inspected hosts: the proxy cannot see it for other hosts."
 
 
 _EXAMPLES: dict[str, object] = {
@@ -99,39 +99,39 @@ def _named(pattern: str, value: Schema, description: str, **more: object) -> Sch
 
 
 _TOP: dict[str, Schema] = {
-    "version": {"type": "integer", "const": 1, "description": "The version of this format."},
+    "version": {"type": "integer", "const": 1, "description": "Version of the policy format."},
     "inspect": _list(
         _ref("inspected"),
-        "Hosts to decrypt and record, for every class; default: those of PROXY_LLM_HOSTS.",
+        "Hosts to decrypt and record, for every class; default: the hosts in PROXY_LLM_HOSTS.",
     ),
     "classes": _named(
         f"^{CLASS_NAME}$",
         _ref("class"),
-        "Destinations of each kind of container; the listener that a client can reach decides its class.",
+        "Rules for each kind of container. The listener to which a client connects decides its class.",
         minProperties=1,
     ),
     "resolve": _named(
         f"^{_NAME}$",
         {"type": "string", "pattern": f"^{_ADDRESS}$", "examples": ["10.1.2.3"]},
-        "Fixed addresses of names, as in a hosts file; the address guard applies to them, too.",
+        "Fixed addresses of names, as in a hosts file; the address guard also applies to them.",
     ),
     "mask": {
-        **_list(_ref("mask"), "Own patterns of secrets, which are masked in records besides the known formats."),
+        **_list(_ref("mask"), "Custom patterns of secrets to mask in records, in addition to the known formats."),
         "maxItems": MAX_PATTERNS,
     },
 }
 
 _LIMITS = {
-    "connections": "Concurrent client connections.",
-    "requests_per_minute": "Requests and tunnels per minute; default: unlimited.",
-    "header_bytes": "Bytes of a request's head, including the request line.",
-    "headers": "Header fields of a request.",
-    "header_seconds": "Seconds from a head's first byte to its last, and from CONNECT to TLS.",
-    "idle_seconds": "Seconds between requests on a connection, and between two chunks of a request's body.",
-    "total_seconds": "Lifetime of a connection in seconds, active or not; default: unlimited.",
-    "tokens_per_hour": "Input and output tokens in an hour (UTC); default: unlimited.",
-    "tokens_per_day": "Input and output tokens in a day (UTC); default: unlimited.",
-    "cost_usd_per_day": "Known cost in a day (UTC) in US dollars; default: unlimited.",
+    "connections": "Maximum number of concurrent client connections.",
+    "requests_per_minute": "Maximum number of requests and tunnels per minute; default: unlimited.",
+    "header_bytes": "Maximum size of a request's head in bytes, including the request line.",
+    "headers": "Maximum number of header fields in a request.",
+    "header_seconds": "Maximum seconds from the first to the last byte of a request's head, and from CONNECT to TLS.",
+    "idle_seconds": "Maximum seconds between requests on a connection, and between two chunks of a request's body.",
+    "total_seconds": "Maximum lifetime of a connection in seconds, active or idle; default: unlimited.",
+    "tokens_per_hour": "Maximum sum of input and output tokens in an hour (UTC); default: unlimited.",
+    "tokens_per_day": "Maximum sum of input and output tokens in a day (UTC); default: unlimited.",
+    "cost_usd_per_day": "Maximum known cost in US dollars in a day (UTC); default: unlimited.",
 }
 
 
@@ -171,12 +171,16 @@ _CLASS: dict[str, Schema] = {
     "limits": _object(
         list(LIMITS),
         {name: _limit(name, text) for name, text in _LIMITS.items()},
-        "Limits on what the class may use of the proxy, so that it cannot starve other classes.",
+        "Limits on what the class may use of the proxy, so that the class cannot starve other classes.",
     ),
-    "log_tunnels": {"type": "boolean", "default": False, "description": "Record tunnels: metadata, no content."},
+    "log_tunnels": {
+        "type": "boolean",
+        "default": False,
+        "description": "Record the metadata of tunnels, not their content.",
+    },
 }
 
-_PLAIN = "Only plain HTTP requests can then pass, never CONNECT, because a tunnel hides it. Not for port 443."
+_PLAIN = "The exception then permits only plain HTTP, not CONNECT, because a tunnel hides it. Not for port 443."
 
 _RULE: dict[str, Schema] = {
     "host": _ref("host"),
@@ -214,11 +218,11 @@ _DEFINITIONS: dict[str, Schema] = {
         RULE_KEYS["addresses"],
         {
             **_RULE,
-            "ports": _some(_ref("port"), "Ports that may be reached."),
+            "ports": _some(_ref("port"), "Ports that the class may reach."),
             "methods": _some(_ref("method"), f"HTTP methods; default: all. {_PLAIN}"),
             "paths": _some(_ref("path"), f"Paths, without query; default: all. {_PLAIN}"),
         },
-        "Guarded addresses that may be reached.",
+        "Guarded addresses that the class may reach.",
         required=["cidr", "ports"],
         anyOf=[
             {"not": {"anyOf": [{"required": ["methods"]}, {"required": ["paths"]}]}},
@@ -241,7 +245,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "cidr": {
         "type": "string",
         "pattern": f"^{_ADDRESS}(/[0-9.]+)?$",
-        "description": "A range of addresses, with no bits set after its prefix.",
+        "description": "An address range in CIDR notation, without host bits.",
         "examples": ["10.0.0.2/32", "fd00::/64"],
     },
     "port": {"type": "integer", "minimum": 1, "maximum": 65535},
@@ -254,7 +258,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "path": {
         "type": "string",
         "pattern": r"^(?!.*//)(?!.*/\.{1,2}(/|\*?$))/[^?#%*\\]*\*?$",
-        "description": "A path without query, escapes and dot segments; a * is allowed at its end.",
+        "description": "A path without query, escapes or dot segments; it may end with *.",
         "examples": ["/v1/messages", "/v1/*"],
     },
 }

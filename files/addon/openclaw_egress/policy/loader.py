@@ -97,7 +97,10 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
     rules = 0
     for name, node in section.mapping().items():
         if not re.fullmatch(CLASS_NAME, name):
-            node.fail(f"{name!r} is not a valid class name", "use a-z, 0-9, - and _, at most 32, a letter first")
+            node.fail(
+                f"{name!r} is not a valid class name",
+                "use at most 32 characters: a-z, 0-9, - and _, starting with a letter",
+            )
         found = _class(name, node, inspect, listeners)
         rules += sum(len(part.all) for part in (found.allow, found.deny, found.addresses))
         if rules > MAX_RULES:
@@ -228,7 +231,7 @@ def _path(node: _Node) -> str:
     if plain_path(path.removesuffix("*")) != path.removesuffix("*") or "*" in path[:-1]:
         node.fail(
             f"{path!r} is not a valid path for a rule",
-            "start it with /, without query, escapes and dot segments; use * only at the end",
+            "start it with /; omit query, escapes and dot segments; use * only at the end",
         )
     return path
 
@@ -334,9 +337,11 @@ def _mask(node: _Node) -> tuple[MaskPattern, ...]:
         source = item.required(entries, "pattern", f"add it, as in `{example}`")
         text = name.text("acme")
         if not re.fullmatch(NAME, text):
-            name.fail(f"{text!r} is not a valid name", "use a-z, 0-9 and -, at most 32, a letter first")
+            name.fail(
+                f"{text!r} is not a valid name", "use at most 32 characters: a-z, 0-9 and -, starting with a letter"
+            )
         if text in found:
-            name.fail(f"{text} is here twice", "give each pattern a name of its own")
+            name.fail(f"{text} is used twice", "give each pattern a different name")
         try:
             found[text] = mask_pattern(text, source.text("acme_[0-9a-f]{32}"))
         except PatternError as error:

@@ -62,15 +62,19 @@ def mask_pattern(name: str, source: str) -> MaskPattern:
         PatternError: the pattern is invalid, can match too little or too much, or is too slow.
     """
     if len(source) > MAX_SOURCE or not source.isascii():
-        raise PatternError(f"the pattern is not ASCII of at most {MAX_SOURCE} characters", "write a shorter pattern")
+        raise PatternError(
+            f"the pattern is longer than {MAX_SOURCE} characters or not ASCII", "write a shorter pattern in ASCII"
+        )
     try:
         tree = _parser.parse(source.encode())
         compiled = re.compile(source.encode())
     except (re.error, OverflowError, RecursionError) as error:
-        raise PatternError(f"not a valid regular expression ({error})", "correct it; the syntax is Python's") from None
+        raise PatternError(f"not a valid regular expression ({error})", "correct it; use Python's syntax") from None
     shortest, longest = map(int, tree.getwidth())
     if shortest < SHORTEST:
-        raise PatternError(f"it can match {shortest} bytes", f"write a pattern that matches at least {SHORTEST} bytes")
+        raise PatternError(
+            f"it can match as few as {shortest} bytes", f"write a pattern that matches at least {SHORTEST} bytes"
+        )
     if longest > LONGEST:
         raise PatternError(
             f"it can match more than {LONGEST} bytes", "give each repetition a limit, as in {20,64} instead of +"
@@ -85,14 +89,20 @@ def _check_tree(tree: Iterable[Any], *, repeated: bool) -> None:
         if kind in _REFUSED:
             raise PatternError(f"{_REFUSED[kind]} is not supported", "describe only the secret itself; \\b is possible")
         if kind is kinds.AT and value not in (kinds.AT_BOUNDARY, kinds.AT_NON_BOUNDARY):
-            raise PatternError("^, $, \\A and \\Z are not supported", "use \\b: a body is searched in pieces")
+            raise PatternError(
+                "^, $, \\A and \\Z are not supported", "use \\b instead, because a body is searched in pieces"
+            )
         if kind is kinds.BRANCH and repeated:
-            raise PatternError("alternatives are inside of a repetition", "use a set such as [a-z0-9], or two patterns")
+            raise PatternError(
+                "alternatives inside a repetition are not supported", "use a set such as [a-z0-9], or two patterns"
+            )
         if kind in _REPEATS:
             least, most, inner = value
             varies = least != most
             if varies and repeated:
-                raise PatternError("a repetition is inside of another one", "write it without nested repetitions")
+                raise PatternError(
+                    "a repetition inside a repetition is not supported", "write it without nested repetitions"
+                )
             _check_tree(inner, repeated=repeated or varies or most > 1)
         else:
             for inner in _inner(value):

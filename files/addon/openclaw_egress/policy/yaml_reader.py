@@ -87,7 +87,7 @@ class Node:
             if keys is not None and key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
                 type(self)(None, self.file, child.line, self.where).fail(
-                    f"unknown key '{key}'", f"did you mean '{near[0]}'?" if near else f"known are {', '.join(keys)}"
+                    f"unknown key '{key}'", f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(keys)}"
                 )
             entries[key] = child
         return entries
@@ -185,7 +185,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
 def _explain(problem: str, context: str) -> tuple[str, str]:
     """Return the problem and the remedy for an error of the YAML parser. Explain common mistakes in plain words."""
     if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
-        return f"key '{duplicate[1]}' is here twice", "keep one of them"
+        return f"key '{duplicate[1]}' appears twice", "keep one of them"
     if "\\t" in problem:
         return "there is a tab at the start of a line", "indent with spaces"
     if "alias" in problem + context:

@@ -34,7 +34,7 @@ class StrictChunkedReader:
             if not (found := buffer.maybe_extract_at_most(len(self._end))):
                 return None
             if not self._end.startswith(found):
-                self._fail("a chunk does not end where its size says")
+                self._fail("a chunk's data is not as long as its size states")
             self._end = self._end[len(found) :]
         if self._left == 0:
             if (line := buffer.maybe_extract_next_line()) is None:

@@ -374,7 +374,9 @@ class Recorder:
         try:
             self._flush(exchange)
         except SpoolError as error:
-            _log_failure("cannot journal streamed bytes; the exchange passes only if its own commit succeeds", error)
+            _log_failure(
+                "cannot store streamed bytes yet; the exchange will be aborted if its final commit fails too", error
+            )
 
     def _flush(self, exchange: Exchange) -> None:
         if exchange.timer is not None:

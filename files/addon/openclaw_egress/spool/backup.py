@@ -50,7 +50,7 @@ BACKUP = "backup"
 """Key in the table ``meta`` of a backup. Its value is the time at which the backup was made."""
 _UNFINISHED = ".unfinished"
 _MAGIC = b"SQLite format 3\0"
-_NO_BACKUP = "this is not a backup; name a file of `egress backup`"
+_NO_BACKUP = "this is not a backup; name a file that `egress backup` wrote"
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".lock")
 _MODES = {KEY_FILE: 0o400, PUBLIC_FILE: 0o444, f"ca/{certificates.ROOT_CERT_FILE}": 0o644}
 """File modes of the restored files; files that are not listed get 0600."""
@@ -249,7 +249,8 @@ def _previous(path: Path, *, replace: bool) -> bool:
         )
     if not replace and _has_lines(path):
         raise SpoolError(
-            f"spool {path}: it has records; add --replace to put it aside as {path.name}.replaced-TIME, or set another "
+            f"spool {path}: it has records; add --replace to move it aside as {path.name}.replaced-TIME, or "
+            "set another "
             "EGRESS_STATE_DIR"
         )
     return True
@@ -324,7 +325,7 @@ def _opened(file: Path) -> BinaryIO:
         raise SpoolError(f"{file}: {error.strerror}; name the file itself, and {who_may(file)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise SpoolError(f"{file}: not a file; name a file of `egress backup`")
+        raise SpoolError(f"{file}: not a file; name a file that `egress backup` wrote")
     return os.fdopen(descriptor, "rb")
 
 
@@ -419,7 +420,7 @@ def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
     for name in sorted(present):
         if (directory / name).is_symlink() or (directory / name).read_bytes() != files[name]:
             raise SpoolError(
-                f"{directory / name} differs from that of the backup; move it aside, or keep it and restore "
+                f"{directory / name} differs from the file in the backup; move it aside, or keep it and restore "
                 "a backup without keys"
             )
     absent = tuple(sorted(files.keys() - present))

@@ -99,7 +99,7 @@ class Command:
             ranges = tuple((int(first), int(last)) for first, last in found["ranges"])
             numbers = [number for run in ranges for number in run]
             if numbers != sorted(numbers) or any(left[1] >= right[0] for left, right in pairwise(ranges)):
-                raise ValueError("the runs of lines do not increase")
+                raise ValueError("the line ranges are not in ascending order")
             return cls(Action(found["action"]), ranges, str(found["why"]), command_id)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a command: {type(error).__name__}: {error}") from None

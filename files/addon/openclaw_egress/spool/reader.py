@@ -597,7 +597,7 @@ class SpoolReader:
                 if seq != last + 1:
                     problems.append(f"lines {last + 1} to {seq - 1} are missing from the ledger")
                 if time_ns <= last_time and seq not in set_back:
-                    problems.append(f"line {seq} is not later than the previous line")
+                    problems.append(f"line {seq} does not have a later time than the previous line")
                 digest = bytes(noted).hex()
                 if encoded is not None:
                     kept += 1

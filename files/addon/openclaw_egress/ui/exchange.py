@@ -241,11 +241,11 @@ def _message(side: str, whole: Mapping[str, Any]) -> Message:
     first = f"{whole.get('method')} {whole.get('url')}" if side == "request" else f"{whole.get('status')}"
     body, notes = str(message.get("body") or ""), []
     if message.get("body_encoding") == "base64":
-        notes.append(f"not text: the Base64 of {size(body_size(message))}")
+        notes.append(f"not text, so shown as Base64: {size(body_size(message))}")
     else:
         body = indented(body)
     if masked := count_of(message.get("body_masked")):
-        notes.append(f"masked: {masked} secrets; size and SHA-256 are those of the exact bytes")
+        notes.append(f"masked: {masked} secrets; size and SHA-256 are those of the unmasked bytes")
     if message.get("body_truncated"):
         notes.append(f"truncated: the body had at least {size(body_size(message))}")
     if len(body) > SHOWN_BODY:

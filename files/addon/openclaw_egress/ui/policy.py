@@ -24,8 +24,8 @@ from openclaw_egress.ui import ranges
 
 DAY_NS = 86_400 * 10**9
 MAX_LINES = 5_000
-NOT_LOADED = "the proxy has not loaded this version of it; `egress status` shows the policy in force"
-LOADED_THEN = "the policy was loaded then"
+NOT_LOADED = "the proxy has not loaded this version of the policy; `egress status` shows the policy in force"
+LOADED_THEN = "the policy was loaded at that time"
 
 type Key = tuple[str, str]
 """Class and rule."""

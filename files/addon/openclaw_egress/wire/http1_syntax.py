@@ -100,7 +100,7 @@ def request_problem(head: bytes) -> str | None:
     if method.upper() in (b"CONNECT", b"HEAD") and not method.isupper():
         return "the method is CONNECT or HEAD in lower case: methods are case-sensitive"
     if _ALIAS.search(head) is not None:
-        return "a header's name is one that servers take for Content-Length or Transfer-Encoding"
+        return "some servers read a header's name as Content-Length or Transfer-Encoding"
     lengths, codings = _framing(head)
     problem = _framing_problem(lengths, codings, minor)
     if problem is None and method == b"CONNECT" and (codings or any(length != b"0" for length in lengths)):
@@ -145,7 +145,7 @@ def connection_problem(values: Iterable[bytes]) -> str | None:
     the next recipient would see a different destination, or a different end of the body.
     """
     if connection_options(values) & END_TO_END:
-        return "Connection names a field that is not for one hop"
+        return "the Connection header names an end-to-end header"
     return None
 
 

@@ -134,7 +134,7 @@ class FrameReader:
         if opcode >= CLOSE and (not first & 0x80 or second & 0x7F > _MAX_CONTROL_PAYLOAD):
             raise FrameError("a control frame is fragmented or too long")
         if opcode < CLOSE and (opcode == CONTINUATION) is not (self._message is not None):
-            raise FrameError("a continuation frame is missing or has no beginning")
+            raise FrameError("a continuation frame is missing, or its message has no first frame")
 
     def _begin_frame(self, head: bytes) -> None:
         self._fin, self._opcode = bool(head[0] & 0x80), head[0] & 0x0F
