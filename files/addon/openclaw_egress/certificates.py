@@ -7,7 +7,7 @@ inspected host requires no change on any client.
 Files in the CA directory:
 
 =========================  =====  ==============================================================================
-``mitmproxy-ca.pem``       0600   issuing key, issuing certificate, root certificate; mitmproxy reads this name
+``mitmproxy-ca.pem``       0600   issuing key, issuing certificate, root certificate; mitmproxy needs this name
 ``mitmproxy-ca-cert.pem``  0644   the root certificate, for clients
 =========================  =====  ==============================================================================
 
@@ -320,7 +320,7 @@ def _name(what: str, now: datetime.datetime) -> x509.Name:
 
 
 def _hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | None:
-    """Return the hash to sign with, or None for Ed25519 and Ed448 (an operator's own root), which define their own."""
+    """Return the hash to sign with, or None for Ed25519 and Ed448 (an operator's own root), which include a hash."""
     return None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
 
 

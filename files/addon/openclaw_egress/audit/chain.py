@@ -147,7 +147,7 @@ class Deletions:
         self._ordered: list[tuple[int, int]] = []
 
     def add(self, seq: int, lines: object, digest: object, signature: object) -> bool:
-        """Add the lines (such as ``12-40,50``) that a tombstone names. Return whether the tombstone is valid.
+        """Add the lines (such as ``12-40,50``) that a tombstone lists. Return whether the tombstone is valid.
 
         ``seq`` is the sequence number of the tombstone's own line.
         """
@@ -161,7 +161,7 @@ class Deletions:
         if len(runs) != lines.count(",") + 1 or not self._is_of_chain(runs[-1][1], digest):
             return False
         if any(last >= seq for _, last in runs):
-            return False  # A tombstone can only name lines before its own.
+            return False  # A tombstone can list only lines that come before it in the chain.
         self._runs.update(runs)
         self._ordered = []
         return True
@@ -187,7 +187,7 @@ class Deletions:
             yield Finding(FindingCode.SIGNATURE, own, own, detail)
 
     def __contains__(self, seq: int) -> bool:
-        """Return whether a tombstone names a line."""
+        """Return whether a valid tombstone lists the line."""
         self._ordered = self._ordered or sorted(self._runs)
         at = bisect_right(self._ordered, (seq, _HIGHEST)) - 1
         return at >= 0 and self._ordered[at][0] <= seq <= self._ordered[at][1]
@@ -462,8 +462,8 @@ class _Bodies:
             if not isinstance(message, dict) or message.get("body_truncated") or not message.get("body_sha256"):
                 continue
             if message.get("body_masked"):
-                # The hash is that of the body before masking, so it cannot be compared. The hash chain still proves
-                # that the line is unmodified.
+                # The hash was computed before masking, so it cannot be compared. The hash chain still proves that the
+                # line is unmodified.
                 self.masked += 1
                 continue
             body = message.get("body")

@@ -40,7 +40,7 @@ from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""Maximum size of a push, with one resource per record. By default, Loki accepts 4 MiB per message, and 4 MB/s."""
+"""Maximum size of a push in bytes, counted with one resource per record. Loki's defaults: 4 MiB per message, 4 MB/s."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
 """Lowest push limit. A push always holds at least one line, so with this limit lines are sent one at a time."""

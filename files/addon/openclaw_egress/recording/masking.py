@@ -380,7 +380,7 @@ def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
     words = text[start:limit].translate(_WORD_MAP)
     at = start + _escape_length(text, start)
     if text[max(start - 1, 0) : start].isalnum():
-        # The byte before is the end of another secret, so no secret begins before the next word.
+        # The previous byte is the end of another secret, so no secret begins before the next word.
         at = start + words.find(b" ") + 1 if b" " in words else limit
     while at < limit:
         span = _key_at(text, at, end)

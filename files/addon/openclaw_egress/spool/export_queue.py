@@ -124,7 +124,7 @@ class ExportQueue:
     def send_again(self, seqs: Sequence[int], old: int, why: str) -> list[int]:
         """Set lines in the state ``old`` to pending, so that the exporter sends them again.
 
-        Return their sequence numbers. Add a line to the chain that names them. Call this inside a transaction of the
+        Return their sequence numbers. Add a line to the chain that lists them. Call this inside a transaction of the
         storage.
         """
         changed = self._change_state(seqs, PENDING, None, old)

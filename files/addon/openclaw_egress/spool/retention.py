@@ -5,7 +5,7 @@ The spool deletes in this order:
 1. acknowledged lines; without a destination, the oldest lines;
 2. dead letters, which an operator can also delete (`Retention.give_up`);
 3. with ``full="drop_oldest"``: the oldest pending lines of the class with the most pending bytes, so that no class
-   displaces another's lines. A line of event ``openclaw.egress.spool`` names the dropped lines.
+   displaces another's lines. A line of event ``openclaw.egress.spool`` lists the dropped lines.
 
 With ``full="block"``, pending lines stay, and `Retention.full` tells the proxy to refuse new exchanges.
 
@@ -115,7 +115,7 @@ class Retention:
     def _drop(self, needed: int) -> bool:
         """Delete the oldest pending lines of the class with the most pending bytes. Return whether there were any.
 
-        Write a line that names the deleted lines.
+        Write a line that lists the deleted lines.
         """
         with self._storage.transaction() as (db, state):
             # Drop the proxy's own events (class "") last. Never drop the lines about dropped lines.
@@ -137,7 +137,7 @@ class Retention:
             return True
 
     def give_up(self, seqs: Sequence[int], why: str) -> list[int]:
-        """Delete dead letters and write a line that names them. Return their sequence numbers.
+        """Delete dead letters and write a line that lists them. Return their sequence numbers.
 
         Call this inside a transaction of the storage.
         """
@@ -153,7 +153,7 @@ class Retention:
         return deleted
 
     def delete_by_operator(self, seqs: Sequence[int]) -> list[int]:
-        """Delete lines in any state. Return their sequence numbers. The caller must write the line that names them.
+        """Delete lines in any state. Return their sequence numbers. The caller must write a line that lists them.
 
         Call this inside a transaction of the storage.
         """
