@@ -70,7 +70,7 @@ def _head_of(restore: Restore) -> tuple[int, str] | None:
 
 
 def _check_in_branch(is_signed: SignatureCheck | None, seq: int) -> SignatureCheck | None:
-    """Return a signature check with the previous instance's key: the key that is valid for the backup's newest line."""
+    """Return a signature check that uses the previous instance's key, which is valid for the backup's newest line."""
     return None if is_signed is None else lambda signature, text, _: is_signed(signature, text, seq)
 
 
@@ -90,7 +90,7 @@ def _with_lost_lines(report: Report, restore: Restore) -> Report:
 def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, strays: list[int]) -> Iterator[ChainLine]:
     """Yield the previous instance's lines, beginning with the backup's newest line.
 
-    If the second line does not contain the hash of the first, add its sequence number to ``strays``.
+    If the line after the backup does not contain the hash of that newest line, add its sequence number to ``strays``.
     """
     newest = reader.digest(restore.seq) if restore.seq else bytes.fromhex(GENESIS)
     for line in store.lines(restore.instance_id, restore.begin_ns, end_ns):

@@ -447,7 +447,7 @@ class ExchangeCapture:
             yield masked
 
     def upgraded(self, websocket: WebSocket, reader: ResponseReader | None) -> None:
-        """Capture the messages of a WebSocket instead of bodies. ``reader`` gets the server's messages as lines."""
+        """Capture the messages of a WebSocket instead of bodies. ``reader`` receives the server's messages as lines."""
         self.websocket = websocket
         self.http_version = WEBSOCKET_VERSION
         self.request = BodyCapture(self.limit, None, self.masks, read_at_end=True)

@@ -384,7 +384,7 @@ class Spool:
         self._after_commit()
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """Mark lines that the destination refuses for good. They stay stored, and a new line records the reason."""
+        """Mark lines that the destination refuses for good, keep them, and record the reason in a new line."""
         self._queue.dead_letter(seqs, why)
         self._after_commit()
 
