@@ -230,7 +230,7 @@ class CredentialScan:
         if self._opaque and self._is_opaque(data):
             self.unreadable()
             return
-        if b"\0" in data:  # UTF-16 and UTF-32 contain NUL bytes
+        if b"\0" in data:  # Remove NUL bytes, so that the scan also finds names in UTF-16 and UTF-32.
             data = data.replace(b"\0", b"")
         data = self._held + data
         # Hold back an escape sequence that may continue in the next chunk.

@@ -82,7 +82,7 @@ def clean_text(text: str) -> str:
         return text
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # the text has a lone surrogate that does not represent a byte
+    except UnicodeEncodeError:  # The text has a lone surrogate that does not represent a byte.
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
@@ -107,7 +107,7 @@ def redact_url(url: str) -> str:
         query, fragment_mark, fragment = rest.partition("#")
         rest = _redact_query(query) + fragment_mark + _redact_query(fragment)
     if ";" in head:
-        first, _, parameters = head.partition(";")  # path parameters: /callback;token=…
+        first, _, parameters = head.partition(";")  # Redact path parameters, as in /callback;token=…
         head = first + ";" + _PATH_PARAMETER.sub(_redact_parameter, parameters)
     redacted = _USERINFO.sub(REDACTED + "@", head, count=1) + mark + rest
     return truncate_utf8(_KEY_SHAPES.sub(REDACTED, mask_text(redacted)), MAX_URL_BYTES)
@@ -202,7 +202,7 @@ def _redact_pair(pair: str) -> str:
         return REDACTED if _hides_a_secret(pair) else pair
     if _is_secret_parameter(name):
         return f"{name}={REDACTED}"
-    if ";" in value:  # some servers also separate pairs with ";"
+    if ";" in value:  # Split at ";" as well, because some servers separate pairs with it.
         first, _, rest = value.partition(";")
         return f"{name}={first};{_redact_pair(rest)}"
     if _hides_a_secret(value):

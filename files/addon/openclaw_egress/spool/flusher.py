@@ -174,7 +174,7 @@ class Flusher:
             ):
                 self._move_log()
         except SpoolError:
-            pass  # The transaction has set `problem`. Some lines may have been deleted.
+            pass  # Continue: the transaction has set `problem`, and some lines may have been deleted.
         if not self._probe():
             return False
         if not self._settle_left():

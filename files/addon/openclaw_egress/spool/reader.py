@@ -286,7 +286,7 @@ class SpoolReader:
         for *stored, old in self._select(f"{columns}, CASE WHEN {_OLD} THEN otlp END AS old", filters):
             values = dict(zip(names, stored, strict=True))
             if old is not None:
-                # An older version wrote this row and left these columns empty.
+                # An older version wrote this row without some columns, so derive them from the line.
                 denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
                 values |= denied._asdict() | {"client": values["client"] or denied.client}
                 values["outcome"] = denied.outcome
@@ -366,7 +366,7 @@ class SpoolReader:
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         try:
             counts = decode_counts(row[0]) if row else {}
-        except ValueError:  # a damaged row
+        except ValueError:  # The row is damaged.
             return {}
         return {name: counts[name] for name in USAGE_DETAILS if name in counts}
 

@@ -208,7 +208,7 @@ def lock_exclusively(path: Path) -> int:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if os.geteuid() == 0 and os.fstat(descriptor).st_nlink == 1:
             directory = lock.parent.stat()  # The proxy's user owns the directory and must be able to open the lock.
-            with contextlib.suppress(PermissionError):  # A container may lack CAP_CHOWN.
+            with contextlib.suppress(PermissionError):  # Ignore the error, because a container may lack CAP_CHOWN.
                 os.fchown(descriptor, directory.st_uid, directory.st_gid)
     except OSError as error:
         raise SpoolError(
