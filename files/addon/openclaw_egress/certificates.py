@@ -429,7 +429,7 @@ def _write(file: Path, content: bytes, mode: int) -> None:
     """Replace a file atomically and fsync it. No other user can read the temporary file.
 
     The new file is never more permissive than the previous one. If this process runs as root, the new file gets the
-    owner of the previous file or, without one, of the directory, so that the proxy's own user can read it.
+    owner of the previous file, or of the directory if there was none. So the proxy's own user can read the file.
     """
     before = _stat(file)
     owner = before or file.parent.stat()

@@ -2,7 +2,7 @@
 
 Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps the hash of every line. It finds
 every edit, gap and forgery. `by_itself` needs only the lines, for example those of an exported file on another machine.
-It finds every edit and gap between the first and the last line. To find removed lines at the end, it needs the hash of
+It finds every edit and gap between the first and the last line. It finds removed lines at the end only with the hash of
 the newest line from another source, such as a checkpoint in the container's log.
 """
 

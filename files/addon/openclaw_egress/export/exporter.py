@@ -11,8 +11,8 @@ Four rules follow from Loki's behaviour:
 
 1. The records of a push span at most 30 minutes. Loki stores the valid records of a refused push, and it refuses
    records that are one hour older than the newest record of their stream. A longer push could not be repeated.
-2. After repeated failures with any status the exporter halves the push, because a push that is too large can fail every
-   time, with 413, 429, 500, 503, a timeout or a reset. The next push starts at the size that was accepted.
+2. After repeated failures with any status the exporter halves the push. A push that is too large can fail every time,
+   with 413, 429, 500, 503, a timeout or a reset. The next push starts at the size that was accepted.
 3. A line that fails when sent alone is dead-lettered only if the destination accepts a small probe after each failure.
    While the destination accepts nothing, every line waits.
 4. A line whose time is too far ahead of the destination's clock waits until the destination accepts that time. Lines

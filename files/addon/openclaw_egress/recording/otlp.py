@@ -100,8 +100,8 @@ def _value(value: AttributeValue) -> AnyValue:
 def make_probe() -> bytes:
     """Return a push of one small record, with its own service name, to test whether the destination accepts records.
 
-    The record has no time, so a wrong clock cannot cause a refusal. It has no instance ID, so it is not part of the
-    stream of the proxy's records.
+    The record has no time, so a wrong clock cannot cause a refusal. It has no instance ID, so it does not belong to the
+    proxy's own stream.
     """
     record = ReadableLogRecord(
         LogRecord(timestamp=0, observed_timestamp=0, body="is this store alive?", severity_text="INFO"), _EMPTY, SCOPE

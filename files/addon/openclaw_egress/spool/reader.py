@@ -108,7 +108,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The result of a check of the whole chain."""
+    """The result of checking the whole chain."""
 
     lines: int
     """Number of lines that were ever appended to the chain."""
