@@ -46,7 +46,7 @@ class Metrics:
         self.by_labels(metric, lambda: {(value,): number for value, number in read().items()})
 
     def by_labels(self, metric: Metric, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
-        """Register a gauge with several labels. Each scrape calls ``read``: a number for each tuple of label values."""
+        """Register a gauge with several labels. Each scrape calls ``read``; keys of its result are label values."""
         self.registry.register(_ByLabels(metric, read))
 
 

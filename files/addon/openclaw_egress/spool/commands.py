@@ -76,7 +76,7 @@ class Command:
     """One command.
 
     Attributes:
-        action: what to do.
+        action: the kind of the command.
         ranges: first and last number of each range of lines, in increasing order and without overlaps.
         why: the user who ran the command and the reason, for the line that records the command in the chain.
         id: identifies the command in the name of its file and in the table ``meta``.

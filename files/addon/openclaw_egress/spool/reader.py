@@ -1,6 +1,6 @@
 """Reader of the spool, used by `egress records`, `show`, `tail`, `denials`, `status` and `audit`.
 
-Another process or thread can read the spool in this way while the proxy writes it.
+It can run in another process or thread while the proxy writes the spool.
 """
 
 from __future__ import annotations
