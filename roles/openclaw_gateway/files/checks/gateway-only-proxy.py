@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 ours = os.environ["PROXY_URL"].rstrip("/")
 
@@ -29,16 +30,8 @@ def last_object(text):
 
 def settings(section):
     """Return a section of OpenClaw's settings, or an empty dict if it is not set. Exit if it cannot be read."""
-    status, out, error = run(
-        "--user",
-        os.environ["OPENCLAW_USER"],
-        os.environ["GATEWAY"],
-        *os.environ["OPENCLAW"].split(),
-        "config",
-        "get",
-        section,
-        "--json",
-    )
+    words = ["--user", os.environ["OPENCLAW_USER"], os.environ["GATEWAY"], *os.environ["OPENCLAW"].split()]
+    status, out, error = run(*words, "config", "get", section, "--json")
     found = last_object(out)
     if status == 0 and isinstance(found, dict) and not isinstance(found.get("error"), dict):
         return found
@@ -68,7 +61,11 @@ if status != 0 or name != "OPENCLAW_PROXY_URL":
     sys.exit(f"could not be checked: {os.environ['GATEWAY']} is not running: {error}")
 if value.rstrip("/") not in ("", ours):
     sys.exit("OPENCLAW_PROXY_URL is set to another proxy")
-found = [path for section in ("proxy", "channels") for path in proxies(settings(section), section)]
+sections = ("proxy", "channels")
+# Read both sections at the same time, because OpenClaw's command line takes seconds to start.
+with ThreadPoolExecutor() as pool:
+    reading = {section: pool.submit(settings, section) for section in sections}
+found = [path for section, read in reading.items() for path in proxies(read.result(), section)]
 if found:
     sys.exit(", ".join(found) + " names another proxy")
 print("no other proxy in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy")
