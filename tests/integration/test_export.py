@@ -3,6 +3,8 @@
 import gzip
 import itertools
 import json
+import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +24,11 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as ExportLogsRecord
 from openclaw_egress.export.exporter import Exporter, _Oldest
 from openclaw_egress.export.otlp_client import Verdict, interpret
 from openclaw_egress.recording.records import Body, ExchangeRecord, rfc3339
+from openclaw_egress.settings import Settings
 from openclaw_egress.spool.commands import Action, Command, submit
 from openclaw_egress.spool.reader import Filters
 from openclaw_egress.spool.writer import Spool
+from tests.support.loki import FakeLoki, Limits
 
 OCTETS = "application/octet-stream"
 
@@ -658,3 +662,148 @@ def test_credentials_in_the_url_are_decoded(spool, store):
     with Running(spool, store.url.replace("//", "//us%40er:p%2Fw@")):
         until(drained(spool))
     assert store.pushes[0].headers["authorization"] == "Basic dXNAZXI6cC93"
+
+
+# ── pace ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+MIB = 1024 * 1024
+DEFAULT_PACE = int(Settings.model_fields["export_max_bytes_per_second"].default)
+
+
+@dataclass
+class FakeTime:
+    """A clock for the exporter's pace and for the limits of the Loki fake. Only the exporter's waits advance it."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, _: threading.Event, seconds: float) -> None:
+        self.now += seconds
+
+
+def send_backlog(spool: Spool, loki: FakeLoki, clock: FakeTime, pace: int) -> None:
+    """Send the waiting lines at this pace until none waits."""
+    url = f"{loki.url}/otlp/v1/logs"
+    with Running(spool, url, max_bytes_per_second=pace, clock=clock, wait=clock.wait):
+        until(drained(spool))
+
+
+def test_backlog_at_the_default_pace_stays_within_the_limits_of_a_stock_loki(spool):
+    clock = FakeTime()
+    fill(spool, 200, 100_000)
+    with FakeLoki(clock=clock) as loki:
+        send_backlog(spool, loki, clock, DEFAULT_PACE)
+        assert {push.status for push in loki.pushes} == {204}
+        assert len(loki.lines("openclaw-proxy")) == 200
+    assert clock.now >= (200 * 100_000 - 2_000_000) / DEFAULT_PACE
+
+
+def test_backlog_without_a_pace_exceeds_the_limits_of_a_stock_loki(spool):
+    fill(spool, 200, 100_000)
+    with FakeLoki(clock=FakeTime()) as loki, Running(spool, f"{loki.url}/otlp/v1/logs", jitter=lambda: 1.0):
+        until(lambda: any(push.status == 429 for push in loki.pushes))
+
+
+@pytest.mark.parametrize(("pace", "lost"), [(DEFAULT_PACE, True), (900_000, False)])
+def test_pace_below_the_rate_of_a_stream_prevents_lines_lost_in_accepted_pushes(spool, pace, lost):
+    clock = FakeTime()
+    fill(spool, 200, 100_000)
+    limits = Limits(
+        rate_bytes_per_s=20 * MIB, burst_bytes=20 * MIB, stream_rate_bytes_per_s=MIB, stream_burst_bytes=4 * MIB
+    )
+    with FakeLoki(clock=clock, limits=limits) as loki:
+        send_backlog(spool, loki, clock, pace)
+        assert {push.status for push in loki.pushes} == {204}
+        assert (len(loki.lines("openclaw-proxy")) < 200) == lost
+
+
+def test_line_recorded_during_a_backlog_is_sent_after_it(spool, store):
+    clock = FakeTime()
+    fill(spool, 100, 100_000)
+
+    def answer(push: Push) -> Answer:
+        if len(store.pushes) == 1:
+            fill(spool, 1)
+        return ACCEPTED
+
+    store.answer = answer
+    with Running(spool, store.url, max_bytes_per_second=DEFAULT_PACE, clock=clock, wait=clock.wait):
+        until(drained(spool))
+    assert store.numbers() == list(range(1, 102))
+
+
+def test_stopping_does_not_wait_for_the_pace(spool, store):
+    fill(spool, 100, 100_000)
+    exporter = Exporter(spool, Endpoint(store.url), environ={}, max_bytes_per_second=1000)
+    exporter.start()
+    until(lambda: store.pushes)
+    exporter.stop(0.2)
+    exporter._thread.join(20)
+    assert not exporter._thread.is_alive()
+    assert len(store.pushes) == 1
+    assert spool.stats()["pending_records"] > 0
+
+
+def test_log_has_the_beginning_the_progress_and_the_end_of_a_backlog(spool, store, caplog):
+    caplog.set_level(logging.INFO, "openclaw_egress.export")
+    clock = FakeTime()
+    fill(spool, 100, 100_000)
+    with Running(spool, store.url, max_bytes_per_second=50_000, clock=clock, wait=clock.wait):
+        until(drained(spool))
+        until(lambda: "is sent" in caplog.text)
+    first, *progress, last = caplog.messages
+    assert re.fullmatch(r"sending a backlog: 100 lines, 10\.\d MB, the oldest from 20\S+Z", first)
+    assert all(re.fullmatch(r"sending the backlog: \d+ lines sent, \d+ left", one) for one in progress)
+    assert 0 < len(progress) <= clock.now / 60
+    assert re.fullmatch(r"the backlog is sent: 100 lines in \d+ s, \d+\.\d kB/s", last)
+
+
+def test_ordinary_traffic_leaves_no_log(spool, store, caplog):
+    caplog.set_level(logging.INFO, "openclaw_egress.export")
+    fill(spool, 70, 100_000)
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert caplog.messages == []
+
+
+def test_few_responses_with_status_429_are_no_problem_but_many_are(spool, store, caplog):
+    fill(spool, 100, 1000)
+    refusal = (429, OCTETS, loki_says(RATE))
+    seen = []
+    answers = iter([refusal] * 3 + [ACCEPTED] + [refusal] * 4)
+
+    def answer(push: Push) -> Answer:
+        state = exporter.state
+        seen.append((state["status"], state["last_error"]))
+        return next(answers, ACCEPTED)
+
+    store.answer = answer
+    with Running(spool, store.url, max_push_bytes=100_000) as exporter:
+        until(drained(spool))
+        until(lambda: exporter.state["status"] == "ok")
+    assert seen[:8] == [("idle", None)] * 4 + [("ok", None)] * 4
+    assert seen[8][0] == "retrying" and "ingestion rate limit exceeded" in seen[8][1]
+    assert caplog.text.count("records wait in the spool") == 1
+
+
+def test_refused_record_does_not_shrink_the_pushes_after_it(spool, store):
+    fill(spool, 200, 10_000)
+    store.answer = refuses(64)
+    with Running(spool, store.url, max_push_bytes=64 * 11_100):
+        until(drained(spool))
+    after = next(at for at, push in enumerate(store.pushes) if any(is_number(line, (65,)) for line in push.lines))
+    assert len(store.pushes[after].lines) >= 32, "half of the refused push was accepted"
+
+
+def test_small_pushes_do_not_enlarge_the_limit(spool, store):
+    store.answer = lambda push: ACCEPTED if len(push.raw) < 70_000 else (413, "", b"")
+    fill(spool, 20, 20_000)
+    with Running(spool, store.url) as exporter:
+        until(drained(spool))
+        limit = exporter.state["push_limit_bytes"]
+        for _ in range(50):
+            fill(spool, 1)
+            until(drained(spool))
+        assert exporter.state["push_limit_bytes"] == limit

@@ -25,6 +25,8 @@ DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 UI_PORT = 9465
+LEAST_EXPORT_BYTES_PER_SECOND = 100_000
+"""Minimum of the export's pace. A lower number is probably meant in megabytes, and would stop the export."""
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
 """Smallest memory budget, in bytes. With less, the share of a class is too small for an ordinary request."""
 
@@ -88,6 +90,13 @@ class Settings(BaseSettings):
         default="",
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
         description="URL that receives records over OTLP/HTTP. Unset or empty: records stay in the spool.",
+    )
+    export_max_bytes_per_second: int = Field(
+        default=2_500_000,
+        ge=0,
+        validation_alias=AliasChoices("EGRESS_EXPORT_MAX_BYTES_PER_SECOND"),
+        description="Pace of the export in bytes per second, as the destination counts them; 0 or off: no limit. Keep "
+        "it below Loki's per_stream_rate_limit, and the sum of all proxies below ingestion_rate_mb.",
     )
     service_name: str = Field(
         default="openclaw-proxy",
@@ -228,6 +237,18 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             hosts = tuple(part.strip() for part in value.split(",") if part.strip())
             return hosts or None
+        return value
+
+    @field_validator("export_max_bytes_per_second", mode="before")
+    @classmethod
+    def _off_is_no_limit(cls, value: object) -> object:
+        return 0 if value == "off" else value
+
+    @field_validator("export_max_bytes_per_second")
+    @classmethod
+    def _pace_is_in_bytes(cls, value: int) -> int:
+        if 0 < value < LEAST_EXPORT_BYTES_PER_SECOND:
+            raise ValueError(f"must be at least {LEAST_EXPORT_BYTES_PER_SECOND} bytes per second, or 0 for no limit")
         return value
 
     @field_validator("neighbours", mode="before")

@@ -199,6 +199,16 @@ def test_rate_limit_uses_the_given_clock() -> None:
         assert ask.post(push)["status"] == 204
 
 
+@pytest.mark.parametrize(("rate", "kept"), [(1024 * 1024, 10), (2 * 1024 * 1024, 15)])
+def test_lines_above_the_rate_of_a_stream_are_lost_in_an_accepted_push(rate: int, kept: int) -> None:
+    """Keep all lines at 2 MB/s, because that is above the rate at which Loki splits a stream into shards."""
+    limits = Limits(stream_rate_bytes_per_s=rate, stream_burst_bytes=2_000_000)
+    with FakeLoki(limits=limits, clock=lambda: 0.0) as loki:
+        ask = asker(loki.url)
+        assert ask.push(*(ask.record("r" * 199_000, at=ask.now + i) for i in range(15)))["status"] == 204
+        assert len(loki.lines("s")) == kept
+
+
 def test_forbidden_structured_metadata_is_refused_and_the_key_is_absent() -> None:
     """Expect no key in `GET /config`, because a real Loki omits false booleans."""
     with FakeLoki(limits=Limits(structured_metadata=False)) as loki:

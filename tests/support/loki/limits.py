@@ -23,6 +23,11 @@ class Limits:
     metadata_entries: int = 128
     rate_bytes_per_s: int = 4 * 1024 * 1024
     burst_bytes: int = 6 * 1024 * 1024
+    # Limit of a single stream (settings per_stream_rate_limit and _burst). Loki splits a stream into shards above the
+    # setting shard_streams.desired_rate, so a limit above that rate has no effect.
+    stream_rate_bytes_per_s: int = 3 * 1024 * 1024
+    stream_burst_bytes: int = 15 * 1024 * 1024
+    shard_bytes_per_s: int = 1536 * 1024
     # Maximum size of one push and of one query result (settings grpc_server_max_recv_msg_size and _send_msg_size).
     receive_bytes: int = 4 * 1024 * 1024
     send_bytes: int = 4 * 1024 * 1024

@@ -1,8 +1,10 @@
 """In-memory storage of pushed records by stream. It follows Loki's rules for accepting and for finding records.
 
 The rules come from the recorded cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate` and
-`body-*`. Not implemented: the limits on labels (15 per stream) and on streams (5,000), and the rate limit of a single
-stream (3 MB/s).
+`body-*`. Not implemented: the limits on labels (15 per stream) and on streams (5,000).
+
+Above the rate limit of a single stream, the fake always drops lines and answers 204. A real Loki does so if the error
+of one shard of the stream replaces that of another (`Push` in pkg/ingester/instance.go), otherwise it answers 429.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class Stream:
     pushed_ns: int = 0
     entries: list[Stored] = field(default_factory=list)
     seen: set[bytes] = field(default_factory=set)
+    bucket: TokenBucket | None = None
 
 
 class TokenBucket:
@@ -73,6 +76,7 @@ class Store:
     ) -> None:
         self.limits = limits or Limits()
         self.now_ns = now_ns
+        self._clock = clock
         self._bucket = TokenBucket(self.limits.rate_bytes_per_s, self.limits.burst_bytes, clock)
         self._streams: dict[str, Stream] = {}
         self._lock = threading.RLock()
@@ -142,6 +146,8 @@ class Store:
             if plain.time_ns < oldest:
                 refused.append((plain.time_ns, oldest))
                 continue
+            if not self._within_stream_rate(stream, plain.size):
+                continue
             stream.newest_ns = max(stream.newest_ns, plain.time_ns)
             entry = with_level(labels, plain)
             if self._remember(stream, entry):
@@ -150,6 +156,14 @@ class Store:
             with self._path.open("a") as file:
                 file.writelines(_dump(labels, entry) for entry in kept)
         return says.too_far_behind(name, refused, len(entries)) if refused else ""
+
+    def _within_stream_rate(self, stream: Stream, size: int) -> bool:
+        limits = self.limits
+        if limits.stream_rate_bytes_per_s >= limits.shard_bytes_per_s:
+            return True
+        if stream.bucket is None:
+            stream.bucket = TokenBucket(limits.stream_rate_bytes_per_s, limits.stream_burst_bytes, self._clock)
+        return stream.bucket.take(size)
 
     def _remember(self, stream: Stream, entry: Entry) -> bool:
         """Add an entry to the stream. Return False if the stream has an entry of equal time, line and metadata."""

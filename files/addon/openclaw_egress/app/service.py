@@ -85,7 +85,8 @@ class Service:
             host_name=settings.host_name,
             signer=Signer.in_directory(settings.state_dir),
         )
-        self.exporter = Exporter(self.spool, settings) if settings.logs_endpoint else None
+        pace = settings.export_max_bytes_per_second
+        self.exporter = Exporter(self.spool, settings, max_bytes_per_second=pace) if settings.logs_endpoint else None
         stopping = threading.Event()
         self.listeners = OpenListeners(settings, stopping)
         self.ca = CAReloader(settings, self.served_ca, self.spool, clock)

@@ -7,7 +7,7 @@ identify that record, so the exporter halves the push until the record is alone.
 the valid records of a refused push and ignores them when they are sent again. If a setting causes the refusal, the
 records wait in the spool, and `Exporter.state` says what to fix.
 
-Four rules follow from Loki's behaviour:
+Five rules follow from Loki's behaviour:
 
 1. The records of a push span at most 30 minutes. Loki stores the valid records of a refused push, and it refuses
    records that are one hour older than the newest record of their stream. A longer push could not be repeated.
@@ -17,6 +17,8 @@ Four rules follow from Loki's behaviour:
    While the destination accepts nothing, every line waits.
 4. A line whose time is too far ahead of the destination's clock waits until the destination accepts that time. Lines
    with earlier times are sent first, even if they are committed later.
+5. The exporter keeps a pace below Loki's rate limits (see `pace`). It sends lines in order of time, so a new line waits
+   for the backlog before it: Loki refuses lines that are one hour older than the newest line of their stream.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from openclaw_egress.export.drain import DrainLog
 from openclaw_egress.export.otlp_client import Cause, PushResult, Sender, Verdict
+from openclaw_egress.export.pace import Pace
 from openclaw_egress.recording.otlp import assemble, make_probe
 from openclaw_egress.recording.redaction import redact_url
 from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
@@ -45,10 +49,12 @@ MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
 """Lowest push limit. A push always holds at least one line, so with this limit lines are sent one at a time."""
 GROWTH = 8
-"""After each accepted push, the push limit grows by 1/GROWTH."""
+"""After each accepted push of at least half the push limit, the limit grows by 1/GROWTH."""
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 IDLE_SECONDS = 1.0
+THROTTLED_IN_A_ROW = 4
+"""Number of successive responses with status 429 that count as a problem. Fewer only slow the export."""
 FAILURES_ALONE = 3
 """After this many failures of a line that is sent alone, the exporter probes the destination."""
 STRIKES = 5
@@ -105,7 +111,10 @@ class Exporter:
         environ: the variables ``OTEL_EXPORTER_OTLP_*``, by default those of the process.
         max_push_bytes: largest push, before compression.
         max_pause: longest pause between attempts, in seconds; a longer ``Retry-After`` of the destination overrides it.
+        max_bytes_per_second: pace of the pushes, counted with one resource per record; 0 means no limit.
         jitter: returns the factor for each pause, a number in [0, 1).
+        clock: returns monotonic seconds, for pace and log.
+        wait: waits for an event for at most this many seconds; the pace uses it.
     """
 
     def __init__(
@@ -116,14 +125,22 @@ class Exporter:
         environ: Mapping[str, str] | None = None,
         max_push_bytes: int = MAX_PUSH_BYTES,
         max_pause: float = MAX_PAUSE_SECONDS,
+        max_bytes_per_second: int = 0,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
         self._spool = spool
         self._endpoint = settings.logs_endpoint
         self._environ = os.environ if environ is None else environ
         self._max_push = self._push_limit = max_push_bytes
+        self._accepted_push = 0
+        """Size of the largest push that was accepted in this round."""
+        self._pace = Pace(max_bytes_per_second, clock)
+        self._drain = DrainLog(max_push_bytes, clock)
         self._max_pause = max_pause
         self._jitter = jitter
+        self._wait = wait
         self._stopping = threading.Event()
         self._deadline = 0.0
         self._thread: threading.Thread | None = None
@@ -213,7 +230,13 @@ class Exporter:
             if self._horizon_ns is not None and time.monotonic() >= self._horizon_until:
                 self._horizon_ns, self._held = None, 0
             waiting = self._spool.pending(self._push_limit, before_ns=self._horizon_ns, span_ns=MAX_PUSH_SPAN_NS)
-            return self._deliver(sender, waiting) if waiting else None
+            if not waiting:
+                self._drain.end()
+                return None
+            self._accepted_push = 0
+            delivered = self._deliver(sender, waiting)
+            self._grow()
+            return delivered
         except SpoolError as error:
             self._failed("retrying", PushResult(Verdict.RETRY, str(error)))
         except Exception as error:
@@ -236,7 +259,7 @@ class Exporter:
 
     def _deliver(self, sender: Sender, records: Sequence[StoredRecord]) -> bool:
         """Deliver or dead-letter these records. Return ``False`` if some are left and the exporter must pause."""
-        if self._stopping.is_set() and time.monotonic() >= self._deadline:
+        if not self._keep_pace():
             return False
         if self._horizon_ns is not None:
             records = [record for record in records if record.time_ns < self._horizon_ns]
@@ -244,10 +267,10 @@ class Exporter:
         records = self._spool.still_pending(records)
         if not records:
             return True
-        push = assemble((record.resource, record.otlp) for record in records)
-        result = sender.send(push)
+        self._pace.spend(_size(records))  # Before the request, because its duration counts as well.
+        result = sender.send(assemble((record.resource, record.otlp) for record in records))
         if result.verdict is Verdict.ACCEPTED:
-            self._succeeded(records, len(push))
+            self._succeeded(records)
             return True
         if result.verdict is Verdict.RETRY:
             return self._not_now(sender, records, result)
@@ -264,6 +287,18 @@ class Exporter:
             self._remember_sent(records, result)
         half = len(records) // 2
         return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
+
+    def _keep_pace(self) -> bool:
+        """Wait until the pace permits a push. Return False if the exporter must stop before that."""
+        while not self._stopping.is_set() and (delay := self._pace.delay()) > 0:
+            self._wait(self._stopping, delay)
+        if not self._stopping.is_set():
+            return True
+        delay = self._pace.delay()
+        if time.monotonic() + delay >= self._deadline:
+            return False
+        time.sleep(delay)
+        return True
 
     def _not_now(self, sender: Sender, records: Sequence[StoredRecord], result: PushResult) -> bool:
         """Keep the records for a later push. Return whether to continue without a pause.
@@ -304,7 +339,17 @@ class Exporter:
         return self._alone.strikes >= (STRIKES_AT_RATE_LIMIT if result.status == 429 else STRIKES)
 
     def _halve(self, records: Sequence[StoredRecord]) -> None:
-        self._push_limit = max(MIN_PUSH_BYTES, sum(record.size for record in records) // 2)
+        self._push_limit = max(MIN_PUSH_BYTES, _size(records) // 2)
+
+    def _grow(self) -> None:
+        """Start the next push at the largest size that was accepted in this round, and a little more.
+
+        The limit grows slowly, because each push that is too large costs a pause. A push of less than half the limit
+        says nothing about a larger one.
+        """
+        if 2 * self._accepted_push >= self._push_limit:
+            accepted = max(self._push_limit, self._accepted_push)
+            self._push_limit = min(self._max_push, accepted + accepted // GROWTH + 1)
 
     def _remember_sent(self, records: Sequence[StoredRecord], result: PushResult) -> None:
         for record in records:
@@ -360,18 +405,20 @@ class Exporter:
             self._sent.pop(record.seq, None)
         log.error("%d lines, from seq %d on, are now dead letters: %s", len(records), records[0].seq, why)
 
-    def _succeeded(self, records: Sequence[StoredRecord], size: int) -> None:
-        self._spool.acknowledge([record.seq for record in records])
+    def _succeeded(self, records: Sequence[StoredRecord]) -> None:
+        if self._horizon_ns is None:  # Lines that are held back are no backlog.
+            self._drain.begin(self._spool.stats(), records[0].time_ns)
+        seqs = [record.seq for record in records]
+        self._spool.acknowledge(seqs)
         if self._status in ("retrying", "misconfigured"):
             log.warning("the destination accepts records again, after %d failures", self._failures)
         self._status = "ok"
         self._failures = self._buried_in_a_row = 0
         self._retry_after = None
         self._alone = _Alone()
-        # The next push starts at the size that was accepted. Let the limit grow slowly, because each push that
-        # is too large costs a pause.
-        passed = max(self._push_limit, sum(record.size for record in records))
-        self._push_limit = min(self._max_push, passed + passed // GROWTH + 1)
+        size = _size(records)
+        self._accepted_push = max(self._accepted_push, size)
+        self._drain.sent(seqs, size, self._spool.stats())
         for record in records:
             self._sent.pop(record.seq, None)
         self._pushed_records += len(records)
@@ -379,6 +426,10 @@ class Exporter:
         self._last_success = time.time()
 
     def _failed(self, status: str, problem: PushResult) -> None:
+        self._retry_after = problem.retry_after
+        if problem.status == 429 and self._failures < THROTTLED_IN_A_ROW - 1:
+            self._failures += 1
+            return
         # Log each kind of problem once, so that an outage of a whole night does not fill the log.
         if (status, problem.cause) != (self._status, self._problem.cause) or self._failures == 0:
             log.warning(
@@ -386,12 +437,15 @@ class Exporter:
             )
         self._status, self._problem = status, problem
         self._failures += 1
-        self._retry_after = problem.retry_after
 
     def _pause(self) -> float:
         """Return an exponential pause with full jitter, in seconds, at least as long as the destination requested."""
         longest = min(self._max_pause, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 16))
         return max(longest * self._jitter(), self._retry_after or 0.0)
+
+
+def _size(records: Sequence[StoredRecord]) -> int:
+    return sum(record.size for record in records)
 
 
 def _reason(message: str) -> str:

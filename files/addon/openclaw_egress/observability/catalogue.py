@@ -177,7 +177,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         _gauge("export_pushed_records", "Lines that the destination has accepted since the proxy's start."),
         _gauge(
             "export_pushed_bytes",
-            "Bytes of the lines that the destination has accepted since the proxy's start.",
+            "Bytes of the lines that the destination has accepted since the proxy's start, each with its resource.",
             unit="bytes",
         ),
         _gauge("export_dead_letters", "Lines that the destination has refused for good since the proxy's start."),

@@ -1,0 +1,80 @@
+"""Log lines about a backlog: one when it begins to drain, one a minute, and one when it is drained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from openclaw_egress.recording.records import rfc3339
+from openclaw_egress.reports.text import size
+
+log = logging.getLogger("openclaw_egress.export")
+
+BACKLOG_PUSHES = 4
+PROGRESS_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Drain:
+    last_seq: int
+    began: float
+    reported: float
+    lines: int = 0
+    sent: int = 0
+
+
+class DrainLog:
+    """The log of one backlog after the other.
+
+    Args:
+        push: size of a full push. More than `BACKLOG_PUSHES` of them are a backlog; less is ordinary traffic.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(self, push: int, clock: Callable[[], float]) -> None:
+        self._push = push
+        self._clock = clock
+        self._drain: _Drain | None = None
+
+    def begin(self, stats: Mapping[str, int], oldest_ns: int) -> None:
+        """Report a backlog, unless it is already reported.
+
+        Args:
+            stats: the spool's counts before the push that was just accepted is acknowledged.
+            oldest_ns: time of the oldest waiting line.
+        """
+        waiting = stats["pending_bytes"]
+        if self._drain is None and waiting > BACKLOG_PUSHES * self._push:
+            self._drain = _Drain(stats["last_seq"], self._clock(), self._clock())
+            lines, oldest = stats["pending_records"], rfc3339(oldest_ns)
+            log.info("sending a backlog: %d lines, %s, the oldest from %s", lines, size(waiting), oldest)
+
+    def sent(self, seqs: Sequence[int], sent: int, stats: Mapping[str, int]) -> None:
+        """Count an accepted push. Report the progress once a minute, and the end.
+
+        The backlog ends with the lines that waited at its beginning, or later, when less than a push waits.
+
+        Args:
+            seqs: numbers of the lines of the push.
+            sent: bytes of the push as the destination counts them.
+            stats: the spool's counts without the push.
+        """
+        if self._drain is None:
+            return
+        self._drain.lines += len(seqs)
+        self._drain.sent += sent
+        if seqs[-1] >= self._drain.last_seq and stats["pending_bytes"] < self._push:
+            self.end()
+        elif self._clock() - self._drain.reported >= PROGRESS_SECONDS:
+            self._drain.reported = self._clock()
+            log.info("sending the backlog: %d lines sent, %d left", self._drain.lines, stats["pending_records"])
+
+    def end(self) -> None:
+        """Report the end of the backlog, if one is reported: no line waits any more."""
+        if self._drain is None:
+            return
+        seconds = self._clock() - self._drain.began
+        rate = size(self._drain.sent / max(seconds, 0.001))
+        log.info("the backlog is sent: %d lines in %.0f s, %s/s", self._drain.lines, seconds, rate)
+        self._drain = None
