@@ -126,6 +126,7 @@ def test_same_conversation_reads_the_same_in_each_api(body):
         {"message": {"content": "Rain."}},
         {"response": "Rain."},
         {"generated_text": "Rain."},
+        {"results": [{"generated_text": "Rain."}]},
     ],
 )
 def test_plain_responses_of_each_api(body: dict[str, Any]):

@@ -102,6 +102,7 @@ def response_turns(body: str) -> list[Turn]:
     items = [*list_of(value.get("output")), *list_of(value.get("steps"))]
     turns += [_item({"role": "assistant", **object_of(item)}) for item in items]
     texts = [object_of(choice).get("text") for choice in list_of(value.get("choices"))]
+    texts += [object_of(result).get("generated_text") for result in list_of(value.get("results"))]  # watsonx.ai
     turns += [Turn("assistant", tuple(_content(text))) for text in texts if isinstance(text, str)]
     for name in ("response", "generated_text"):  # Ollama uses `response`, Text Generation Inference `generated_text`.
         if isinstance(value.get(name), str):

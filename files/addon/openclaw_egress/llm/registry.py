@@ -25,6 +25,7 @@ from openclaw_egress.llm import (
     text_generation_inference,
     token_counting,
     vertex_partners,
+    watsonx_generation,
 )
 from openclaw_egress.llm.model import SHARED_ERROR_TYPES, Api
 
@@ -57,6 +58,7 @@ APIS: tuple[Api, ...] = (
     vertex_partners.ANTHROPIC,
     vertex_partners.ANTHROPIC_REGIONAL,
     vertex_partners.MISTRAL,
+    watsonx_generation.API,
     *token_counting.APIS,
 )
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
@@ -82,15 +84,11 @@ _UNREAD_PATHS = (
         {"gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai"},
     ),
 )
-_UNREAD_HOSTS = {
-    "ml.cloud.ibm.com": "ibm.watsonx.ai",
-}
 _REGIONAL = (
     (re.compile(r"(^|[.-])aiplatform(\.[a-z0-9-]+\.rep)?\.googleapis\.com$"), "gcp.vertex_ai"),
     (re.compile(r"(^|\.)bedrock-(runtime|mantle)[.-].*\.(amazonaws\.com(\.cn)?|api\.aws)$"), "aws.bedrock"),
 )
-# The hosts in the registrations have priority over those in _UNREAD_HOSTS.
-_HOSTS = _UNREAD_HOSTS | {host: name for api in APIS for host, name in api.hosts.items()}
+_HOSTS = {host: name for api in APIS for host, name in api.hosts.items()}
 _MODEL_PATHS = (
     *(api.path for api in APIS if not api.certain_at),
     *(api.other_paths for api in APIS if api.other_paths),
