@@ -290,26 +290,93 @@ def test_empty_spool_has_no_dead_letters(tmp_path, monkeypatch):
 # ── lines that Loki refuses as too old ───────────────────────────────────────────────────────────────────────────
 
 
+def spool_at(path, *ages: int):
+    """Write an acknowledged line of each of these ages (in hours), and return the spool's path."""
+    now = time.time_ns()
+    clock = iter([now - hours * HOUR for hours in ages])
+    with Spool(path, sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
+        for name in "abcdef"[: len(ages)]:
+            spool.close_exchange(chains.exchange(name))
+        spool.acknowledge(range(1, len(ages) + 1))
+    return path
+
+
 @pytest.fixture
 def old(tmp_path, monkeypatch, path):
-    """Return a spool with two acknowledged lines, one of them two hours old."""
+    """Return a spool with two acknowledged lines, one of them eight days old."""
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path / "old"))
-    now = time.time_ns()
-    clock = iter([now - 2 * HOUR, now])
-    with Spool(tmp_path / "old" / "spool.db", sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
-        spool.close_exchange(chains.exchange("a"))
-        spool.close_exchange(chains.exchange("b"))
-        spool.acknowledge([1, 2])
-    return tmp_path / "old" / "spool.db"
+    return spool_at(tmp_path / "old" / "spool.db", 8 * 24, 0)
+
+
+@pytest.fixture
+def behind(tmp_path, monkeypatch, path):
+    """Return a spool with acknowledged lines that are five hours, two hours and five minutes old, and a new one."""
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path / "behind"))
+    return spool_at(tmp_path / "behind" / "spool.db", 5, 2, 0, 0)
+
+
+def resent(loki) -> dict[int, str]:
+    """Return the namespace of each resent line that the Loki fake has, by number."""
+    return {
+        json.loads(line)["seq"]: labels["service_namespace"]
+        for _, line, labels in loki.records("openclaw-proxy")
+        if "service_namespace" in labels
+    }
+
+
+def test_line_far_behind_is_resent_in_a_stream_of_its_own_and_the_audit_finds_it(behind, loki, monkeypatch):
+    fill_loki(behind, loki, 1, 2, 3)
+    with proxy(behind, loki, monkeypatch) as spool:
+        assert egress("resend", "1-3").exit_code == 0
+        until(lambda: not spool.stats()["pending_records"])
+        assert spool.dead_letters() == {}
+    found = resent(loki)
+    assert set(found) == {1, 2}, "line 3 is not far behind"
+    assert len(set(found.values())) == 1
+    loki.store.flush()  # Without it, queries do not find lines that are older than three hours.
+    own, store = audited(behind)
+    assert (store["found"], store["duplicates"], own["findings"], store["findings"]) == (5, 0, [], [])
+
+
+def test_each_resend_has_its_own_stream(behind, loki, monkeypatch):
+    fill_loki(behind, loki, 1, 2)
+    with proxy(behind, loki, monkeypatch) as spool:
+        for seq in (2, 1, 1):
+            assert egress("resend", seq).exit_code == 0
+            until(lambda: not spool.stats()["pending_records"])
+        assert spool.dead_letters() == {}
+    assert set(resent(loki)) == {1, 2}
+    namespaces = [labels["service_namespace"] for *_, labels in loki.records() if "service_namespace" in labels]
+    assert len(namespaces) == len(set(namespaces)) == 3
+    assert all(namespace.count("resent-") == 1 for namespace in namespaces)
+
+
+def test_dead_letter_far_behind_is_accepted_after_a_retry(behind, loki, monkeypatch):
+    fill_loki(behind, loki, 1)
+    with Spool(behind, sync_seconds=None) as spool:
+        spool._storage.db.execute("UPDATE records SET state = 0 WHERE seq = 1")
+    with proxy(behind, loki, monkeypatch) as spool:
+        until(lambda: spool.dead_letters() == {"too_far_behind": 1})
+        assert egress("dead-letter", "retry", 1).exit_code == 0
+        until(lambda: not spool.stats()["pending_records"])
+        assert spool.dead_letters() == {}
+    assert set(resent(loki)) == {1}
 
 
 def test_line_that_is_too_old_for_loki_is_named_before_it_is_sent(old):
     result = egress("resend", "1-2")
     assert result.exit_code == 2 and commands_of(old) == []
-    assert "Loki with default limits refuses 1 of 2 lines (1): they are more than 1 h behind" in result.stderr
-    assert "(max_chunk_age)" in result.stderr
+    assert "Loki with default limits refuses 1 of 2 lines (1) for ever: they are older than 7 days" in result.stderr
+    assert "(reject_old_samples_max_age)" in result.stderr
     assert egress("resend", 2).exit_code == 0
     assert egress("resend", 1, "--old").exit_code == 0
+
+
+def test_line_that_is_too_old_for_loki_becomes_a_dead_letter_with_this_reason(old, loki, monkeypatch):
+    with proxy(old, loki, monkeypatch) as spool:
+        assert egress("resend", 1, "--old").exit_code == 0
+        until(spool.dead_letters)
+        assert spool.dead_letters() == {"too_old": 1}
 
 
 def test_retry_warns_of_lines_that_are_too_old_for_loki(old):
@@ -319,17 +386,10 @@ def test_retry_warns_of_lines_that_are_too_old_for_loki(old):
     result = egress("dead-letter", "retry", 1)
     assert result.exit_code == 0
     assert result.stderr.startswith(
-        "egress: warning: Loki with default limits refuses 1 of 1 lines (1): they are more than 1 h behind"
+        "egress: warning: Loki with default limits refuses 1 of 1 lines (1) for ever: they are older than 7 days"
     )
 
 
 def test_victoria_logs_takes_lines_of_any_age(old, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://10.0.0.2:9428/insert/opentelemetry/v1/logs")
     assert egress("resend", "1-2").exit_code == 0
-
-
-def test_status_shows_dead_letters_by_reason(path):
-    result = egress("status")
-    assert "2 dead letters" in result.stdout and " 18 acknowledged, " in result.stdout
-    assert "dead     1 line_too_long, 1 too_old (`egress dead-letter list` shows the lines)" in result.stdout
-    assert json.loads(egress("status", "--json").stdout)["dead_letters"] == {"line_too_long": 1, "too_old": 1}

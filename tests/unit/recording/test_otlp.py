@@ -13,7 +13,15 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from openclaw_egress import __version__
 from openclaw_egress.recording.log_lines import Line
-from openclaw_egress.recording.otlp import SCOPE, assemble, decode_text, encode_record, encode_resource, make_resource
+from openclaw_egress.recording.otlp import (
+    SCOPE,
+    assemble,
+    decode_text,
+    encode_record,
+    encode_resource,
+    make_resource,
+    with_namespace,
+)
 from openclaw_egress.recording.records import EventRecord, lines_of
 
 TIME = 1_795_524_247_856_487_169
@@ -158,3 +166,13 @@ def test_the_longest_record_stays_under_the_metadata_limit_of_loki():
     record = LogRecord.FromString(encode_record(made, made.json, TIME))
     assert len(record.attributes) <= 128
     assert sum(len(item.key) + len(item.value.string_value) for item in record.attributes) <= 65_536
+
+
+@pytest.mark.parametrize(
+    ("before", "namespace"),
+    [({}, "resent-2"), ({"service.namespace": "agents"}, "agents/resent-2")],
+)
+def test_another_namespace_changes_nothing_else_of_a_resource(before, namespace):
+    attributes = {"service.name": "p", "service.instance.id": "i", **before}
+    again = with_namespace(with_namespace(encode_resource(Resource(attributes)), "resent-1"), "resent-2")
+    assert again == encode_resource(Resource({**attributes, "service.namespace": namespace}))

@@ -45,8 +45,8 @@ COLUMNS = [
 NARROW = ("seq", "host", "reason")
 WAIT_SECONDS, WAIT_SECONDS_STOPPED = 10.0, 1.5
 """Seconds that a command waits for progress: the first if the proxy runs, the second if its health endpoint is down."""
-BEHIND_NS, OLD_NS = 3600 * 10**9, 7 * 24 * 3600 * 10**9
-"""Loki's default limits in nanoseconds: how far a line may be behind its stream's newest line, and behind the clock."""
+OLD_NS = 7 * 24 * 3600 * 10**9
+"""Loki's default limit in nanoseconds: how far a line may be behind Loki's clock."""
 _LINES = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 _MAX_SEQ = 2**63 - 1
 
@@ -134,7 +134,7 @@ def retry(
     with SpoolReader(settings.spool_path) as reader:
         chosen = _chosen(reader, numbers, every=every, reason=reason)
         times = [(letter.seq, letter.time_ns) for letter in chosen]
-        if old := _too_old(reader, settings, times):
+        if old := _too_old(settings, times):
             print_error(f"warning: {_old_lines(old, len(times))}; they then become dead letters again")
         _give(reader, Action.RETRY, [letter.seq for letter in chosen], signed_reason(why, by), as_json=as_json)
 
@@ -167,7 +167,7 @@ def drop(
 def resend(
     numbers: Annotated[list[str], typer.Argument(metavar="SEQ...", help="Numbers of lines: 12, 12-40 or 12,14-16.")],
     old: Annotated[
-        bool, typer.Option("--old", help="Send lines too that Loki with default limits refuses as too old.")
+        bool, typer.Option("--old", help="Also send lines older than 7 days, which Loki refuses by default.")
     ] = False,
     why: Why = None,
     by: By = None,
@@ -175,13 +175,15 @@ def resend(
 ) -> None:
     """Send acknowledged lines again that the destination lacks; `egress audit` names them.
 
-    Loki stores a line that it already has only once. A record names the user and the reason. Exit codes: 0 the lines
-    wait for the exporter, or the command is saved until the proxy starts; 2 invalid input, nothing changed.
+    Loki stores a line that it already has only once. It refuses lines far behind the newest line of their stream, so
+    lines more than 30 minutes behind get a stream of their own (label `service_namespace`). A record names the user and
+    the reason. Exit codes: 0 the lines wait for the exporter, or the command is saved until the proxy starts; 2 invalid
+    input, nothing changed.
     """
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
         times = _acknowledged(reader, _merged(_parsed(numbers)))
-        if not old and (refused := _too_old(reader, settings, times)):
+        if not old and (refused := _too_old(settings, times)):
             _bad(
                 f"{_old_lines(refused, len(times))}, so they would become dead letters. Name only the others, or add "
                 "--old if the limits of the destination permit them"
@@ -279,18 +281,18 @@ def _named(runs: Iterable[tuple[int, int]]) -> str:
     return f"line {text}" if text.isdigit() else f"lines {text}"
 
 
-def _too_old(reader: SpoolReader, settings: Settings, times: Iterable[tuple[int, int]]) -> list[int]:
+def _too_old(settings: Settings, times: Iterable[tuple[int, int]]) -> list[int]:
     """Return the lines that are too old for Loki's default limits; none if the destination is VictoriaLogs."""
     if settings.logs_endpoint.rstrip("/").endswith(VICTORIA_LOGS_PATH):
         return []
-    oldest = max(reader.newest_acknowledged_ns() - BEHIND_NS, time.time_ns() - OLD_NS)
+    oldest = time.time_ns() - OLD_NS
     return [seq for seq, time_ns in times if time_ns < oldest]
 
 
 def _old_lines(old: Sequence[int], count: int) -> str:
     return (
-        f"Loki with default limits refuses {len(old)} of {count} lines ({compact(ranges(old))}): they are more than "
-        "1 h behind the newest acknowledged line (max_chunk_age) or older than 7 days (reject_old_samples_max_age)"
+        f"Loki with default limits refuses {len(old)} of {count} lines ({compact(ranges(old))}) for ever: they are "
+        "older than 7 days (reject_old_samples_max_age)"
     )
 
 

@@ -22,6 +22,7 @@ from opentelemetry._logs import LogRecord
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as EncodedLogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -31,6 +32,8 @@ from openclaw_egress.recording.log_lines import AttributeValue, Line
 
 SCOPE = InstrumentationScope("openclaw_egress", __version__)
 DEFAULT_SERVICE_NAME = "openclaw-proxy"
+NAMESPACE = "service.namespace"
+"""A resource attribute that Loki's default ``otlp_config`` makes a label, like ``service.instance.id``."""
 PROBE_SERVICE_NAME = "openclaw-egress-probe"
 CONTENT_TYPE = "application/x-protobuf"
 TRACE_ID_BYTES, SPAN_ID_BYTES = 16, 8
@@ -64,6 +67,26 @@ def encode_resource(resource: Resource) -> bytes:
     del scope_logs.log_records[:]
     del logs.scope_logs[:]
     head, scope = logs.SerializeToString(deterministic=True), scope_logs.SerializeToString(deterministic=True)
+    return b"".join((_varint(len(head)), head, _varint(len(scope)), scope))
+
+
+def with_namespace(encoded: bytes, part: str) -> bytes:
+    """Return an encoded resource whose ``service.namespace`` ends with ``part``, so that Loki uses another stream.
+
+    The namespace becomes ``part``, or ``NAMESPACE/part`` if the operator has set one. A part that was added before is
+    replaced: it has the same text up to the first hyphen.
+    """
+    head, scope = _heads(encoded)
+    logs = ResourceLogs.FromString(head)
+    found = next((one for one in logs.resource.attributes if one.key == NAMESPACE), None)
+    kind = part.partition("-")[0] + "-"
+    names = found.value.string_value.split("/") if found is not None else []
+    value = "/".join([name for name in names if not name.startswith(kind)] + [part])
+    if found is None:
+        logs.resource.attributes.append(KeyValue(key=NAMESPACE, value=AnyValue(string_value=value)))
+    else:
+        found.value.string_value = value
+    head = logs.SerializeToString(deterministic=True)
     return b"".join((_varint(len(head)), head, _varint(len(scope)), scope))
 
 

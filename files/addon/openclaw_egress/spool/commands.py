@@ -260,7 +260,7 @@ class CommandQueue:
             return self._delete_records(seqs, command.why)
         if command.action is Action.DROP:
             return self._retention.give_up(seqs, command.why)
-        return self._queue.send_again(seqs, _STATES[command.action], command.why)
+        return self._queue.send_again(seqs, _STATES[command.action], command.why, command.id)
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
         """Delete the results of old commands whose file no longer exists."""

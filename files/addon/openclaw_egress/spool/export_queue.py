@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from openclaw_egress.recording.otlp import with_namespace
 from openclaw_egress.spool.ledger import Ledger
 from openclaw_egress.spool.reader import ReadConnections
 from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, PENDING
@@ -14,6 +15,11 @@ from openclaw_egress.spool.storage import Storage
 
 _PENDING, _PENDING_BY_TIME = "INDEXED BY records_pending", "INDEXED BY records_pending_by_time"
 _LAST_NS = 2**63 - 1
+BEHIND_NS = 30 * 60 * 10**9
+"""Age of a line, relative to the newest acknowledged one, from which it is sent again in a stream of its own.
+
+Loki refuses a line that is an hour behind the newest line of its stream. Half of that leaves time for newer lines.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +127,34 @@ class ExportQueue:
             if changed:
                 self._ledger.note("dead_lettered", why, changed, "")
 
-    def send_again(self, seqs: Sequence[int], old: int, why: str) -> list[int]:
+    def send_again(self, seqs: Sequence[int], old: int, why: str, command_id: str) -> list[int]:
         """Set lines in the state ``old`` to pending, so that the exporter sends them again.
 
         Return their sequence numbers. Add a line to the chain that lists them. Call this inside a transaction of the
         storage.
+
+        Lines that are far behind get a stream of their own, because Loki refuses them in their first one. It has the
+        same labels except ``service.namespace``, so queries by service or instance find the lines. Each command needs
+        a new stream: its lines may be far behind those of an earlier command.
         """
         changed = self._change_state(seqs, PENDING, None, old)
+        self._move_old(changed, f"resent-{command_id}")
         if changed:
             self._ledger.note("retried" if old == DEAD else "resent", why, changed, "")
         return changed
+
+    def _move_old(self, seqs: Sequence[int], stream: str) -> None:
+        """Give those of these lines that are far behind a resource with a namespace of their own."""
+        db, oldest = self._storage.db, self._ledger.newest_acknowledged_ns - BEHIND_NS
+        chosen = "seq IN (SELECT value FROM json_each(?)) AND time_ns < ?"
+        values = (json.dumps(seqs), oldest)
+        resources = db.execute(
+            f"SELECT DISTINCT s.id, s.otlp FROM records r JOIN resources s ON s.id = r.resource WHERE {chosen}",  # noqa: S608
+            values,
+        )
+        for resource, encoded in resources.fetchall():
+            moved = self._ledger.remember_resource(with_namespace(encoded, stream))
+            db.execute(f"UPDATE records SET resource = ? WHERE resource = ? AND {chosen}", (moved, resource, *values))  # noqa: S608
 
     def _mark_acknowledged(self, seqs: Sequence[int], why: str | None) -> None:
         with self._storage.transaction():

@@ -59,12 +59,12 @@ class Ledger:
         self._db = storage.db
         self.new_state = new_state
         self._now = clock_ns
-        self._resource_id = self._remember_resource(resource)
+        self._resource_id = self.remember_resource(encode_resource(resource))
         self.newest_acknowledged_ns = self._load_newest_acknowledged()
         """Time of the newest line that the destination has acknowledged, in Unix nanoseconds."""
 
-    def _remember_resource(self, resource: Resource) -> int:
-        encoded = encode_resource(resource)
+    def remember_resource(self, encoded: bytes) -> int:
+        """Store an encoded resource, if it is not stored yet. Return its ID."""
         self._db.execute("INSERT OR IGNORE INTO resources (otlp) VALUES (?)", (encoded,))
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
 

@@ -31,10 +31,9 @@ from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.migrations import read_old_denial
 from openclaw_egress.spool.progress import Progress, progress_of
 from openclaw_egress.spool.restorations import Restore, restorations
-from openclaw_egress.spool.rows import ACKNOWLEDGED, COLUMNS, DEAD, FLAGS, STATES, Row, reason_code
+from openclaw_egress.spool.rows import COLUMNS, DEAD, FLAGS, STATES, Row, reason_code
 from openclaw_egress.spool.schema import (
     CLOCK_SET_BACK,
-    KEPT,
     PRUNED_SEQ,
     ROW_BYTES,
     SpoolError,
@@ -525,14 +524,6 @@ class SpoolReader:
                 code = reason_code(why)
                 found[code] = found.get(code, 0) + count
         return dict(sorted(found.items()))
-
-    def newest_acknowledged_ns(self) -> int:
-        """Return the approximate time of the newest acknowledged line, in Unix nanoseconds; 0 if there is none."""
-        with spool_errors(self.path):
-            rows = self._read().execute(
-                f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT 1000"  # noqa: S608
-            )
-            return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
 
     def command_progress(self, command_id: str) -> Progress:
         """Return the progress of a command; see `commands.submit`."""
