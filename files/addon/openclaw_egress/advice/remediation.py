@@ -57,7 +57,7 @@ class Remedy:
 
 
 def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: False) -> Remedy:
-    """Return the remedy for a group of denials. It depends on their rule and their code.
+    """Return the remedy for a group of denials that have the same rule and code.
 
     ``is_own`` tests whether an address belongs to this machine.
     """
@@ -100,7 +100,8 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
     return Remedy(advice=f"no rule can allow it: the client must send a different request: {group.reason}")
 
 
-# IPv6 addresses of metadata services: AWS (also EKS pod identity, time and DNS) and Oracle Cloud.
+# IPv6 addresses of the metadata services of AWS and Oracle Cloud. The AWS range also contains its services for EKS pod
+# identities, time and DNS.
 _METADATA = [ipaddress.ip_network(text) for text in ("fd00:ec2::/32", "fd00:c1::a9fe:a9fe/128")]
 _METADATA += [row.network for row in SPECIAL_RANGES if row.name == "cloud metadata"]
 _METADATA_NAMES = frozenset(
@@ -159,7 +160,7 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
-    # If the address guard refused a hostname, check the address that the name resolved to, which the denial records.
+    # If the address guard refused a hostname, check the address that it resolved to; the denial contains this address.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
     if group.code in (Code.OWN_ADDRESS, Code.HOST_ADDRESS):
         return f"{group.reason}: it leads to the proxy's host"

@@ -59,10 +59,10 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
     """Return the rules that a class still needs, so that `enforce` would allow its recorded traffic.
 
     Args:
-        policy: the current policy; ``class_name`` is one of its classes.
-        class_name: the class.
-        denials: the denials of the class. Only reported requests get rules, because the proxy let only these pass. The
-            other denials give notes, and destinations to leave out.
+        policy: the current policy.
+        class_name: one of the classes of ``policy``.
+        denials: the recorded denials of the class. Rules are suggested only for requests that `report` let pass.
+            Denials by the address guard exclude their destinations. Denials of bytes that are not TLS add a note.
     """
     seen = _Seen.of(class_name, denials)
     enforced = enforcing(policy, class_name)
@@ -225,9 +225,9 @@ def _why_not_allowable(
 
 
 def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
-    """Yield a note for each domain with many requested names.
+    """Yield a note that proposes a wildcard, for each domain below which many names were requested.
 
-    If nested domains cover the same requested names, propose only the innermost domain.
+    If nested domains contain the same requested names, propose only the wildcard of the innermost domain.
     """
     below = Counter(parent for host in hosts for parent in parents(host) if parent.count(".") > 1)
     for parent, count in sorted(below.items()):

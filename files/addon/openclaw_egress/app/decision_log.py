@@ -130,7 +130,7 @@ class DecisionLog:
             )
 
     def _remember_client(self, key: Key, client: str) -> None:
-        """Remember the refused client for the summary record of this window."""
+        """Remember the refused client for two summary records: that of ``key``, and that of the whole class."""
         with self._denials_lock:
             for known in (key, Key.of_class(key.class_name, enforced=key.enforced)):
                 if len(self._denied_clients) > MAX_KEYS:
@@ -142,6 +142,6 @@ class DecisionLog:
         try:
             self._spool.add(record)
         except SpoolError as error:
-            # Only the record is lost: the request stays refused and counted. Log this only at debug level, because the
-            # spool itself logs the cause.
+            # Ignore the error: the record is lost, but the denial was already counted. Log it only at debug level,
+            # because the spool itself logs the cause.
             log.debug("denial not recorded: %s", error)

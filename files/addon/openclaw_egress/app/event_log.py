@@ -33,4 +33,4 @@ def record_event(
             )
         )
     except SpoolError as error:
-        log.debug("%s", error)  # log this only at debug level, because the spool itself logs the cause
+        log.debug("%s", error)  # debug level is enough: the spool itself logs the cause

@@ -1,4 +1,4 @@
-"""The heartbeat: tasks that run in the event loop every second, which shows that the loop is alive."""
+"""The heartbeat: tasks that run in the event loop every second. If they stop running, the loop is blocked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 class Heartbeat:
-    """The task that runs every second. It serves the newest CA and updates the memory accounts."""
+    """The tasks of the heartbeat: once per second, install the newest CA and update the memory accounts."""
 
     def __init__(self, spool: Spool, served_ca: ServedCA, memory: Accounts) -> None:
         self._spool = spool

@@ -91,7 +91,7 @@ class Housekeeping:
         self._ca.renew(self._policies.current.inspect)
 
     def _expire(self) -> None:
-        """Delete one batch of expired lines. With one batch per second, deletion hardly delays traffic."""
+        """Delete one batch of expired lines. One small batch per second hardly delays traffic."""
         self._spool.expire()
 
     def _write_checkpoint(self) -> None:

@@ -108,7 +108,10 @@ class _Started:
 
 
 def _closed_listener(service: Service, server: Any, names: Mapping[int, str]) -> str | None:
-    """Return the reason why a listener is not open, or None if all listeners are open."""
+    """Return the error of the first listener that is not open, or None if all listeners of ``server`` are open.
+
+    ``names`` maps the port of each listener to the name of its class.
+    """
     for instance in server.servers:
         if not instance.is_running:
             port = instance.mode.listen_port(None)
@@ -130,7 +133,7 @@ async def _serve(service: Service) -> None:
     uninstall = resolver.install(loop)
     master = Master(options.Options())
     master.addons = _Addons(master)
-    # mitmproxy finds the add-on that chooses layers by this name, and logs a warning if no add-on has it.
+    # Use the name of the mitmproxy add-on that access control replaces. mitmproxy logs a warning if none has this name.
     service.access_control.name = "nextlayer"
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)

@@ -1,4 +1,4 @@
-"""Checks of the classes' listeners that run before a listener opens."""
+"""Checks that run before the proxy opens the listeners of the classes."""
 
 from __future__ import annotations
 
@@ -129,5 +129,5 @@ _TEXTS = {
 
 
 def at(host: str, port: int) -> str:
-    """Return ``host:port`` in the format of a URL."""
+    """Return ``host:port`` as in a URL: with brackets around an IPv6 address. An empty host becomes ``*``."""
     return f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"

@@ -56,7 +56,10 @@ class PolicyReloader:
         self._seen = None
 
     def reload_ca(self) -> None:
-        """Serve a changed CA. Then check a refused policy again, because it may have been waiting for that CA."""
+        """Serve the CA if it changed. Then make the next :meth:`reload_policy` retry a refused policy.
+
+        The policy may have been refused only because the previous CA did not cover its hosts.
+        """
         if self._ca.reload(self._check_ca) and self.problem is not None:
             self._seen = ()
 
@@ -111,8 +114,8 @@ class PolicyReloader:
         try:
             check_ca(info, self.current)
         except certificates.CAError:
-            # Also accept a CA that covers the waiting policy: the policy and the CA are separate files, so a new policy
-            # can arrive before the CA for its hosts.
+            # The CA does not cover the policy in force, but also accept one that covers the new policy that was refused
+            # for lack of a CA: the two are separate files, so a policy can arrive before the CA for its hosts.
             if self._waits_for_ca is None:
                 raise
             check_ca(info, self._waits_for_ca)

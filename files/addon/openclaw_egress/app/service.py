@@ -153,19 +153,22 @@ class Service:
         self.housekeeping.start()
 
     def _spent_since(self, hour: int) -> Iterator[Spent]:
-        """Yield the usage of each class in each hour since ``hour``, from the spool's totals."""
+        """Yield the usage of each class in each hour since ``hour`` (in hours since 1970), from the spool's totals."""
         for (name, of), usage in self.spool.reader.usage(("class", "hour"), hour * usage_totals.HOUR_NS):
             tokens = usage.counts["input_tokens"] + usage.counts["output_tokens"]
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
     def _counted_responses(self) -> Iterator[Retrieved]:
-        """Yield the background responses whose usage the newest records contain, so that it is not counted twice."""
+        """Yield the background responses that the newest records already count.
+
+        If a client retrieves one of them again after a restart, its usage must not be counted a second time.
+        """
         for class_name, host, url in self.spool.reader.counted_urls("/responses/"):
             if (response_id := retrieved_id(bare_path(url))) is not None:
                 yield Retrieved(class_name, host.lower(), response_id)
 
     def _warn_of_plain_export(self) -> None:
-        # Call this in a thread of its own, because the lookup of the endpoint's name may block.
+        # Call this method in its own thread, because resolving the name of the endpoint may block.
         if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
             log.warning("%s", warning)
 
@@ -176,7 +179,7 @@ class Service:
         self.housekeeping.wake()
 
     def stop(self) -> None:
-        """Stop all parts of the proxy. Let the exporter send records for up to 5 s; others stay in the spool."""
+        """Stop all parts of the proxy. The exporter gets up to 5 s to send records; the rest stays in the spool."""
         self.housekeeping.stop()
         if self.exporter is not None:
             self.exporter.stop(timeout=5)

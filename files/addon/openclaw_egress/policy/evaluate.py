@@ -180,8 +180,9 @@ def _refused_by_guard(
 ) -> tuple[Code, Evidence]:
     """Return the address guard's denial.
 
-    If an exception covers the address but not this method or path, the denial names the exception. ``guarded`` is None
-    if the address belongs to the proxy's host.
+    If an exception covers the address but not this method or path, the denial names the exception. ``guarded`` is the
+    kind of the special address, such as loopback. It is None if the guard refuses the address only because it belongs
+    to the proxy's host.
     """
     port = evidence.destination.port if evidence.destination is not None else 0
     evidence = evidence._replace(range=guarded or "an address of this proxy's host")

@@ -54,9 +54,10 @@ def answer_warnings(node: Node, classes: Mapping[str, ClassPolicy]) -> Iterator[
 
 
 def _cover(rule: Rule, rules: Rules, *, same_list: bool = False) -> Rule | None:
-    """Return another rule that matches every request that ``rule`` matches, or None.
+    """Return a rule in ``rules`` that matches every request that ``rule`` matches, or None.
 
-    The search is bounded, so it can miss such a rule.
+    If ``same_list`` is True, ``rules`` also contains ``rule``. Then skip later rules for the same host, so that of two
+    equal rules only the later one is redundant. The search is bounded, so it can miss a rule.
     """
     if rule.network is not None:
         found: Iterator[Rule] = (other for other in rules.networks[:500] if _within(rule.network, other.network))
@@ -86,7 +87,7 @@ def _within(inner: Network, outer: Network | None) -> bool:
 
 
 def _guarded_rule(rule: Rule, found: ClassPolicy) -> str | None:
-    """Return the reason why the guard refuses every address of a rule.
+    """Return the reason why the address guard refuses every address of a rule.
 
     Return None if the guard does not refuse all of them, or if an exception overlaps the rule.
     """

@@ -59,7 +59,7 @@ def mask_pattern(name: str, source: str) -> MaskPattern:
     """Return the checked pattern.
 
     Raises:
-        PatternError: the pattern is invalid, can match too little or too much, or is too slow.
+        PatternError: the pattern is invalid, too slow, or can match too few or too many bytes.
     """
     if len(source) > MAX_SOURCE or not source.isascii():
         raise PatternError(

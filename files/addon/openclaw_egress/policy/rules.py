@@ -49,9 +49,10 @@ class Rule:
         """Return whether the rule matches the request's method and path.
 
         At CONNECT (both None), a rule in ``allow`` matches and a rule in ``deny`` does not, because each request to an
-        inspected host is evaluated again. If origins may interpret a request in several ways, only ``deny`` matches it:
+        inspected host is evaluated again. If origins may interpret a request in different ways, deny it:
 
-        - A path that servers interpret in different ways matches every rule in ``deny`` and none in ``allow``.
+        - A path that servers interpret in different ways matches the paths of every rule in ``deny`` and of none in
+          ``allow``.
         - Methods are case-sensitive (RFC 9110, section 9.1), but an origin may ignore the case: `post` matches a rule
           for POST in ``deny``, but not in ``allow``.
         """

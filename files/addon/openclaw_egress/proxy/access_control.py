@@ -159,7 +159,8 @@ class AccessControl:
         log.error("connection closed: choosing its protocol failed", exc_info=error)
 
     def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
-        data.ignore_connection = False  # decrypt: without a grant, `tls_start_client` then ends the handshake
+        # Make mitmproxy start a handshake with the client. `tls_start_client` then ends it, because no grant is left.
+        data.ignore_connection = False
         self._revoke_grants(data.context.client)
         self._record_failure(data.context.client, Code.DECISION_FAILED)
         log.error("TLS connection refused: handling its ClientHello failed (%s)", type(error).__name__)
@@ -265,7 +266,10 @@ class AccessControl:
 
     @fails_closed(_request_failed)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Check a request other than CONNECT, outside or inside a tunnel. All host names in the request must agree."""
+        """Check a request other than CONNECT, outside or inside a tunnel.
+
+        Its URL, its Host header and the tunnel's CONNECT must name the same host.
+        """
         flow.metadata.pop(INSPECT, None)
         if flow.error is None and not self._refuse_by_rate(flow):
             await self._request(flow)
@@ -381,7 +385,7 @@ class AccessControl:
         if INSPECT in flow.metadata and self._refuse_by_budget(flow, destination):
             return None
         if websocket and INSPECT in flow.metadata:
-            # Remove the offered WebSocket extensions, such as compression, so that frames contain unmodified messages.
+            # Remove the offered WebSocket extensions, such as compression, so that the recorder can read the frames.
             request.headers.pop("sec-websocket-extensions", None)
             flow.metadata[RELAY] = None
             flow.metadata[FURTHER] = functools.partial(
@@ -397,7 +401,10 @@ class AccessControl:
         return None
 
     def _further(self, flow: http.HTTPFlow, destination: Destination, method: str, path: str) -> Decision | None:
-        """Apply the policy to a WebSocket message as to an HTTP request. Record and return the denial, if any."""
+        """Apply the policy, the rate limit and the budgets to a model request in a WebSocket message.
+
+        Record a denial, even one that the policy only reports. Return it if the message must not pass, otherwise None.
+        """
         policy, found = self._policy(), self._class_policy(flow.client_conn)
         grant = self._session(flow.client_conn).grants.find(destination.host, destination.port)
         decision = decide(policy, found.name, destination, method, path)

@@ -53,7 +53,8 @@ def refusal(
 def is_refusal(response: http.Response) -> bool:
     """Return whether this proxy created the response.
 
-    Call `drop_forged_status` on a server's response first, because a server can send this proxy's name.
+    Call `drop_forged_status` on a server's response first, because a server can also send a Proxy-Status field with
+    this proxy's name.
     """
     return any(value.startswith(OUR_NAME) for value in _statuses(response))
 

@@ -18,6 +18,6 @@ class FairScheduler:
         self._queues: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def wait(self, listener: int) -> None:
-        """Wait until this connection may continue. Connections of one listener continue in the order of their calls."""
+        """Wait until this connection may continue. Connections of one listener continue in order of arrival."""
         async with self._queues[listener]:
             await asyncio.sleep(0)

@@ -157,7 +157,7 @@ class PromptStream(http_layers.HttpStream):
             self.flow.request.data.content = None
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands:
-        """Extend mitmproxy's method: store what is malformed in a response, because ``flow.error`` is only text."""
+        """Extend mitmproxy's method: also store the problem of a malformed response in the flow's metadata."""
         if isinstance(event, MalformedResponse):
             self.flow.metadata[RESPONSE_PROBLEM] = event.problem
         yield from super().handle_protocol_error(event)
@@ -413,7 +413,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             yield commands.CloseConnection(self.conn)
 
     def send(self, event: HttpEvent) -> Commands:
-        """Extend mitmproxy's method: restart the timeout when bytes are sent to the client, and send our own errors."""
+        """Extend mitmproxy's method: restart the timeout after response bytes, and send our own error responses."""
         if isinstance(event, ResponseHeaders | ResponseData | ResponseEndOfMessage):
             self._since = time.monotonic()
         if isinstance(event, ResponseProtocolError):

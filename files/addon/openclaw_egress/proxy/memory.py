@@ -266,9 +266,9 @@ class Accounts:
     async def _granted(self, waiter: _Waiter) -> bool:
         """Wait for memory; return False if the exchange must be refused.
 
-        Refuse a held request after ``wait_seconds``, because no part of it was sent yet. Let all other bodies wait
-        longer (`PATIENCE`). If the class is stalled (`STALL_SHARE`), refuse the younger half of the requests that hold
-        memory, so that the others can finish.
+        Refuse a held request after ``wait_seconds``: no part of it was sent upstream, so a 503 is still possible. Let
+        all other bodies wait longer (`PATIENCE`). If the class is stalled (`STALL_SHARE`), refuse the younger half of
+        the requests that hold memory, so that the others can finish.
         """
         loop = asyncio.get_running_loop()
         class_name, stall = waiter.account.class_name, self._wait_seconds / STALL_SHARE
@@ -358,7 +358,7 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
         remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",
     )
     flow.response.headers["retry-after"] = "5"
-    # Close the connection, because its account stays marked as refused.
+    # Close the connection, because its memory account would refuse each further request, too.
     flow.response.headers["connection"] = "close"
     return True
 
@@ -450,8 +450,7 @@ def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) 
 def _tune(io: server.ConnectionIO) -> None:
     """Limit the read-ahead of a socket to a third of asyncio's default of 384 KiB.
 
-    If the reader already has this limit, do nothing: the limit stays set, because the reader exists as long as the
-    socket.
+    A second call for the same socket has no effect.
     """
     reader: Any = io.reader
     if not isinstance(reader, asyncio.StreamReader) or io.writer is None:

@@ -69,7 +69,7 @@ class MemoryBudget:
         """
         share = REQUEST_SHARE if request else 1.0
         wanted = self._used[class_name] + more
-        # Compare with the guarantee first, because it is cheaper to compute. The room is never smaller than it.
+        # Compare with the guarantee first, because it is cheaper to compute than `room`, and never larger.
         return more <= 0 or wanted <= self.guarantee * share or wanted <= self.room(class_name) * share
 
     def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
@@ -101,7 +101,7 @@ def default_budget(limit: int | None) -> int:
 
 
 def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the smallest memory limit of the process's cgroups (v1 or v2) and their parents; None without a limit."""
+    """Return the smallest memory limit of the process's cgroups (v1 or v2) and their parents, or None if unlimited."""
     limits: list[int] = []
     try:
         lines = process.read_text().splitlines()

@@ -178,8 +178,8 @@ class Recorder:
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         if not exchange.request_held:
-            # Add the exchange to the journal now only if its request streams. A held request is added when it is
-            # complete, because no part of it goes upstream before.
+            # Add the exchange to the journal now only if its request streams. A held request is added once it is
+            # complete, because no part of it is sent upstream earlier.
             self._open(exchange)
         flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
         if not exchange.request_held:
@@ -214,7 +214,7 @@ class Recorder:
         )
 
     def _open(self, exchange: Exchange, request: Iterable[bytes] = ()) -> None:
-        """Add an exchange to the journal, with the body of its request if the body is complete."""
+        """Add an exchange to the journal. ``request`` is the body of its request, if it is already complete."""
         capture = exchange.capture
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange), request)
         exchange.opened = True
@@ -358,7 +358,7 @@ class Recorder:
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
-        """Write streamed bytes to the journal: immediately if many bytes wait, otherwise within JOURNAL_SECONDS."""
+        """Buffer streamed bytes. Write them to the journal after JOURNAL_SECONDS, or once they reach JOURNAL_BYTES."""
         room = exchange.capture.limit - exchange.journalled
         if not decoded or room <= 0 or exchange.closed:
             return
@@ -385,8 +385,8 @@ class Recorder:
         if exchange.closed:
             return
         if exchange.capture.masked and any(exchange.waiting.values()):
-            # Also update the exchange's metadata: the journal contains masked bytes, so only the metadata has the
-            # original size of the body and the number of secrets.
+            # Also update the exchange's metadata. The journal contains only masked bytes, so the recovery after a crash
+            # reads the original size of the body and the number of secrets from the metadata.
             self._spool.update(exchange.capture.id, self._head(exchange))
         for direction, waiting in exchange.waiting.items():
             if waiting:
@@ -396,7 +396,8 @@ class Recorder:
     def _journal_request(self, exchange: Exchange) -> None:
         """Write a complete request to the journal, unless it was written while it streamed or must be withheld.
 
-        While a request is scanned for credentials, only the capture holds it, so that memory has no second copy.
+        Do not write a request while it is still scanned for credentials. The capture already holds its bytes, so they
+        need no second buffer.
         """
         capture = exchange.capture
         if capture.secret or not capture.scanned or exchange.journalled:
@@ -471,7 +472,10 @@ class Recorder:
         )
 
     def _leave(self, exchange: Exchange) -> None:
-        """End an exchange that cannot be recorded now. If a part of it went upstream, the spool records it later."""
+        """End an exchange that cannot be recorded now.
+
+        If a part of it went upstream, the spool records it once the disk is writable. Otherwise, the spool deletes it.
+        """
         if exchange.timer is not None:
             exchange.timer.cancel()
             exchange.timer = None
@@ -580,7 +584,8 @@ class _MessageJournal:
 
     def forget(self, exchange: Exchange) -> None:
         exchange.closed = True
-        # Mark the exchange as a held, incomplete request, so that the recovery after a crash also drops it.
+        # The spool drops the exchange. If the proxy crashes before that, the recovery must drop it too, so mark it as a
+        # held and incomplete request.
         exchange.request_held, exchange.request_committed = True, False
         try:
             self._recorder._spool.update(exchange.capture.id, self._recorder._head(exchange))

@@ -150,7 +150,7 @@ class ServedCA:
             return self._info if self._next is None else self._next[0]
 
     def tls_start_client(self, data: tls.TlsData) -> None:
-        """Install the store before mitmproxy creates a certificate, so that the first handshake uses it as well."""
+        """Install the newest CA before mitmproxy creates a certificate for this handshake."""
         self.serve()
 
     def serve(self) -> None:
