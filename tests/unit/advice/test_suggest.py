@@ -118,7 +118,7 @@ def test_bytes_that_are_not_tls_are_mentioned():
     assert "clients also sent bytes that are not TLS to git.example:22" in found.notes[0]
 
 
-# ── the edit of the text ─────────────────────────────────────────────────────────────────────────────────────────
+# ── the edited policy text ───────────────────────────────────────────────────────────────────────────────────────
 
 A, B = "{host: a.example, ports: [443]}", "{host: b.example, ports: [443]}"
 BOX, KEYS = "  box:\n", "    listen: 1\n    action: report\n"

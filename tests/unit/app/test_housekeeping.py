@@ -192,7 +192,7 @@ def test_a_reload_waits_until_the_new_ca_is_served(tmp_path, serves_while_read):
         served.serve()
         certificates.create(directory, keys, ["api.llm.example"], force_issuing=True)
         expected = certificates.show(directory).issuing_sha256
-        # In one case, a TLS handshake happens while the proxy reads the CA files.
+        # If `serves_while_read` is True, simulate a TLS handshake while the proxy reads the CA files.
         assert served.look(lambda info: served.serve() if serves_while_read else None)
         loop = threading.Timer(0.2, served.serve)
         loop.start()

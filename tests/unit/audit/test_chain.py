@@ -1,4 +1,4 @@
-"""Tests of the audit of a hash chain: every tampering is found, and a clean chain has no findings."""
+"""Tests of the audit of a hash chain: every kind of tampering is found, and a clean chain has no findings."""
 
 import random
 from pathlib import Path

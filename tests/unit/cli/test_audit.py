@@ -256,7 +256,7 @@ def test_failure_leaves_no_file_where_no_spool_is(tmp_path, monkeypatch):
         '{"codes": [1]}',
         '{"time": {}}',
         "[" * 10**5,
-        # Numbers that are out of range: for a float, for SQLite's integers, or for any valid result.
+        # Numbers that no audit can have written: negative, not finite, or too large for a float or an SQLite integer.
         f'{{"findings": 1{"0" * 400}, "time": 1}}',
         '{"findings": -1, "time": 1}',
         '{"findings": 0, "time": NaN}',
@@ -294,7 +294,7 @@ def test_audit_is_limited_to_the_requested_time_range(path):
 
 
 def time_before(path, seq: int) -> str:
-    """Return a time for `--since` that is between the times of line ``seq`` and the previous line."""
+    """Return a value for `--since` that lies between the timestamps of line ``seq`` and the line before it."""
     with SpoolReader(path) as reader:
         times = {seq: time_ns for seq, time_ns, _, _ in reader.ledger(*reader.range_of())}
     return datetime.fromtimestamp((times[seq - 1] + times[seq]) / 2e9, UTC).isoformat()

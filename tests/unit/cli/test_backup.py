@@ -223,7 +223,7 @@ def test_restored_instance_is_clean_and_continues_the_chain(path, tmp_path, loki
     reports = audit(loki)
     assert findings(reports) == [[], []]
     assert [one["seq"] for one in reports[0]["restored"]] == [chains.LINES + 1]
-    # The checkpoints before and after the restoration have valid signatures of different keys.
+    # The checkpoints before and after the restoration are signed with different keys. Both signatures are valid.
     assert reports[0]["signed_seq"] == reports[0]["last_seq"] - 1
     assert (path.parent / PUBLIC_FILE).read_text() != (state / PUBLIC_FILE).read_text()
     with SpoolReader(copy) as reader:
@@ -395,7 +395,7 @@ def test_unreadable_file_names_the_permission(path, tmp_path):
     assert "needs permission" in refused("restore", tmp_path / "one.backup", "--replace")
 
 
-# ── what an audit trusts ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── restorations and keys that an audit trusts ───────────────────────────────────────────────────────────────────
 
 
 def forge_tombstone(path: Path, key: Signer, seq: int, lines: str) -> None:
@@ -493,7 +493,7 @@ def test_damaged_restoration_ends_commands_with_a_remedy(path, value):
         assert "egress restore" in str(result.exception)
 
 
-# ── what a restoration loses ─────────────────────────────────────────────────────────────────────────────────────────
+# ── lines that a restoration loses ───────────────────────────────────────────────────────────────────────────────
 
 
 def record(path: Path, *new: str) -> None:
@@ -605,7 +605,7 @@ run_app()
 
 
 def killed_in(step: str, when: str, *words: str) -> None:
-    """Run a command in a process that kills itself before or after a function of the module `backup`."""
+    """Run a command in a process that kills itself right before or after ``step``, a function of module `backup`."""
     result = subprocess.run(
         [sys.executable, "-c", KILL, step, when, *words],
         check=False,
@@ -649,7 +649,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def test_commands_of_the_guide_work_in_their_order(path, tmp_path, monkeypatch):
-    """Run each `egress` command of the guide. The test's directory replaces the container's `/spool`."""
+    """Run each `egress` command in docs/operations.md, with a temporary directory in place of `/spool`."""
     blocks = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     words = [line.partition(" egress ")[2] for block in blocks for line in block.splitlines() if " egress " in line]
     assert len(words) >= 3

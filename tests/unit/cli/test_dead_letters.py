@@ -28,7 +28,10 @@ class Endpoint:
 
 @pytest.fixture
 def path(stopped):
-    """Return a spool of 20 lines. Lines 2 and 9 are dead letters, as lines 19 and 20 record; 18 are acknowledged."""
+    """Return a spool of 20 lines. Lines 2 and 9 are dead letters; lines 19 and 20 record this.
+
+    All lines except the dead letters are acknowledged.
+    """
     chains.write_chain(stopped / "spool.db")
     with Spool(stopped / "spool.db", sync_seconds=None) as spool:
         for seq, why in ((2, TOO_OLD), (9, TOO_LONG)):
@@ -192,7 +195,7 @@ def test_audit_names_the_command_that_mends_what_is_missing(path, loki, monkeypa
 
 
 def test_lines_that_the_destination_has_are_stored_only_once(path, loki, monkeypatch):
-    """Resend lines that Loki already has. Loki recognises them, because time, text and metadata are identical."""
+    """Resend lines that Loki already has. Loki ignores them: timestamp, text and metadata are identical."""
     with proxy(path, loki, monkeypatch) as spool:
         for _ in range(2):
             assert egress("resend", "1,3-8,10-20").exit_code == 0

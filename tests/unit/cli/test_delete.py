@@ -73,7 +73,7 @@ def on_disk(path, text: bytes) -> list[str]:
     return [file.name for file in path.parent.iterdir() if file.is_file() and text in file.read_bytes()]
 
 
-# ── what is deleted ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── deleted content ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_without_yes_nothing_changes(path, monkeypatch):
@@ -105,7 +105,7 @@ def test_content_is_gone_from_every_file_and_the_chain_is_proven(path, monkeypat
     assert (event.outcome, event.seq) == ("deleted", stone.seq)
     assert event.reason.startswith("ada (uid ") and event.reason.endswith("erasure request 7")
     assert (stone.lines, stone.count) == ("1-10,12-17", 16)
-    # The audit of a part of the chain also accepts a deletion that a line after that part records.
+    # An audit of a range also accepts a deletion if the line that records it comes after the range.
     assert audit("--store", "none", "--until", "2099-01-01T00:00")[0]["findings"] == []
 
 
@@ -241,7 +241,10 @@ def test_tombstone_without_a_valid_signature_explains_nothing(path, loki):
 
 
 def test_tombstone_of_another_chain_of_the_same_key_explains_nothing(path):
-    """Two chains can have the same key, and different lines with the same numbers, if a backup contains the key."""
+    """Expect the audit to reject a tombstone that was signed with the same key, but for lines of another chain.
+
+    Two chains have the same key if the key file was copied, for example from a backup of the directory.
+    """
     (other := path.parent / "other").mkdir()
     for name in ("signing-key.pem", "signing-key.pub"):
         (other / name).write_bytes((path.parent / name).read_bytes())
@@ -315,7 +318,7 @@ def test_printed_request_selects_exactly_the_deleted_lines(path, loki, monkeypat
     assert found == [*range(1, 11), *range(12, 18)]
 
 
-# ── while others work ────────────────────────────────────────────────────────────────────────────────────────────
+# ── deletion during other work ───────────────────────────────────────────────────────────────────────────────────
 
 
 def until(true) -> None:

@@ -254,7 +254,7 @@ def take_response(response: Any, sdk: SdkResult) -> None:
 
 
 def replayed_openai(host: str, base: str, reply: Callable[[str], Reply]) -> Callable[[Ask], openai.OpenAI]:
-    """Return a function that creates a client of OpenAI's SDK. The client receives the test's reply for its case."""
+    """Return a function that creates a client of OpenAI's SDK. The client receives ``reply(ask.case)``."""
 
     def client(ask: Ask) -> openai.OpenAI:
         http = ask.clients.replaying(reply(ask.case))
@@ -369,7 +369,7 @@ def take_interaction(interaction: Any, sdk: SdkResult) -> None:
 
 
 def ask_count(count: Callable[[Ask], Any]) -> Callable[[Ask, SdkResult], None]:
-    """Return a function that counts a request's tokens. Its result has an empty usage, because no model runs."""
+    """Return a function that calls ``count`` and leaves the usage empty, because counting tokens runs no model."""
 
     def call(ask: Ask, sdk: SdkResult) -> None:
         assert count(ask) > 0

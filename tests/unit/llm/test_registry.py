@@ -81,7 +81,7 @@ def test_path_is_certainly_of_its_api_at_hosts_of_its_providers(api: Api) -> Non
     assert hosts
     for host, path in itertools.product(hosts, api.examples):
         assert is_model_api(host, path)
-        # At these hosts, even a request without a model belongs to the API.
+        # At the hosts in `certain_at`, even a request without a model belongs to the API.
         assert read_request(host, path, b"{}").operation_name == api.operation
 
 

@@ -95,7 +95,7 @@ def test_memory_of_the_lanes_of_one_response_is_bounded():
         assert tracemalloc.get_traced_memory()[0] < 64 * 1024
     finally:
         tracemalloc.stop()
-    # Of 10,000 stream ids, the latest ones are still assigned to the active response.
+    # The memory limit drops old stream IDs. The latest ones are still assigned to the active response.
     for name in ("s9999", "often"):
         lanes.requested({"type": "response.create", "stream_id": name})
         assert lanes.received({"type": "response.output_text.delta", "stream_id": name}) is active

@@ -1,4 +1,4 @@
-"""Tests of the own API of Text Generation Inference, in the format of its router: responses, streams and requests."""
+"""Tests of Text Generation Inference's own API, in the format of its router: responses, streams and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the patch of a build script's text: insertion, removal, and the messages of refusals."""
+"""Tests of `BuildScriptPatch`: insert the block, remove it, and explain why a script cannot be patched."""
 
 import re
 import subprocess

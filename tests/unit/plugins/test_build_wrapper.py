@@ -252,7 +252,8 @@ TRAP = BRANCHES.replace("git checkout -q main\ngit", "trap 'git checkout -q main
 def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -> int:
     """Start the script, and send it a signal ``delay`` seconds after the build began. Wait until all processes end.
 
-    If ``group`` is true, send the signal to all processes of the script. Return the exit status of the script.
+    If ``group`` is true, send the signal to the script and all its child processes, otherwise only to the script.
+    Return the exit status of the script.
     """
     mark = host.root / "building"
     mark.unlink(missing_ok=True)
@@ -271,7 +272,7 @@ def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -
     time.sleep(delay)
     (os.killpg if group else os.kill)(process.pid, number)
     status = process.wait()
-    for _attempt in range(500):  # The docker process survives a killed script.
+    for _attempt in range(500):  # If only the script was killed, its child processes still run.
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:

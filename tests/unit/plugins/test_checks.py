@@ -45,7 +45,10 @@ WARNING = 3
 
 
 def run_check(name: str, at: Path, docker: str, **variables: str) -> tuple[int, str]:
-    """Run a check with a shell script as `docker`. Return its status by verify.yml's rule, and its finding."""
+    """Run a check with a shell script as `docker`. Return its exit status and its finding, the last line of output.
+
+    Like verify.yml, return status 1 for a check that exits with 0 but prints nothing.
+    """
     (at / "bin").mkdir(exist_ok=True)
     (at / "bin" / "docker").write_text("#!/bin/sh\n" + docker)
     (at / "bin" / "docker").chmod(0o755)
@@ -90,7 +93,13 @@ def test_node_can_parse_each_javascript_check(path):
 
 
 def openclaw(proxy: str, channels: str = "echo '{}'", own: str = "OPENCLAW_PROXY_URL=") -> str:
-    """Return a script for a fake `docker`. It runs these shell commands when the check reads OpenClaw's settings."""
+    """Return a script for a fake `docker` that runs OpenClaw's commands.
+
+    Args:
+        proxy: shell command that runs in place of `config get proxy --json`.
+        channels: shell command that runs in place of `config get channels --json`.
+        own: value of the gateway's environment variable OPENCLAW_PROXY_URL, as `NAME=VALUE`.
+    """
     return f"""case "$*" in
 *OPENCLAW_PROXY_URL*) echo '{own}' ;;
 *"config get proxy --json") {proxy} ;;

@@ -79,7 +79,7 @@ class Case:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Return the variables that Compose can resolve. If the remedy edits `.env`, use the edited file."""
+        """Return the variables that Compose can substitute. If the remedy edits `.env`, use the edited file."""
         path = self.folder / ".env"
         text = path.read_bytes().decode() if path.exists() else ""
         for name, old, new in self.stated.get("remedy", {}).get("edit", ()):

@@ -1,4 +1,4 @@
-"""Tests that a finished exchange is passed down through the layers of the package, and never up."""
+"""Tests that no function of a lower layer of the package calls a higher layer while an exchange ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def layers() -> dict[str, int]:
 
 
 class Calls:
-    """A profile function that collects calls from a lower layer of the package to a higher one."""
+    """A function for `sys.setprofile` that collects calls from a lower layer of the package to a higher one."""
 
     def __init__(self) -> None:
         self.upward: list[str] = []

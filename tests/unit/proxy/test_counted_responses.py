@@ -57,7 +57,7 @@ DONE = {
 def exchange(
     recorder: Recorder, method: str, path: str, body: dict[str, object], class_name: str = "gateway"
 ) -> http.HTTPFlow:
-    """Record an exchange of a client of this class with OpenAI's API."""
+    """Record an exchange with OpenAI's API. Its client belongs to the class ``class_name``."""
     flow = tflow.tflow(req=http.Request.make(method, f"https://api.openai.com{path}"))
     flow.client_conn.peername = ("127.0.0.1", 1)
     decision = Decision(True, "default", Code.ALLOWED_BY_ACTION, inspect=True)

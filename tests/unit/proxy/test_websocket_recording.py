@@ -121,7 +121,7 @@ def test_bytes_pass_unmodified_and_each_message_is_written_first(payloads, step)
 
 
 def client_of(data, payloads, number):
-    """Return the first ``number`` frames of ``data``. Copy them, because new frames would have another mask."""
+    """Return the first ``number`` frames of ``data``. Do not encode them again: each frame has a random mask."""
     return data[: sum(len(payload) + 6 for payload in payloads[:number])]
 
 

@@ -164,8 +164,8 @@ def test_body_of_a_model_api_is_kept_even_if_it_contains_keys(path, form):
     assert not are_credentials("api.anthropic.com", path, [("application/json", FORMS[form].encode())])
 
 
-# Paths that are exempt from the scan only at these hosts, where they belong to model APIs. Either the proxy has no
-# reader for the path, or servers at other hosts use the same path for other data.
+# Paths of model APIs that are exempt from the scan at these hosts only: at other hosts, the same path may belong to
+# another service.
 AT_ITS_HOSTS = [
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:countTokens"),
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:generateAnswer"),
@@ -293,7 +293,8 @@ _NAME_PIECES = st.sampled_from(
 def test_verdict_does_not_depend_on_surrounding_prose(pieces, cut):
     body = "".join(pieces).encode()
     assert verdict([body[:cut], body[cut:]]) == verdict([body])
-    # With many assignment characters in a body, the scan searches the whole text. Use its verdict as the reference.
+    # Normally, the scan searches only near `:`, `=` and `>`. If there are many of them, it searches the whole text, and
+    # its verdict is then the reference.
     body += b"|" * 100
     assert verdict([body]) == verdict([body + b":" * len(body)])
 

@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spool(path):
-    """Return a spool with acknowledged lines 1 to 4, dead letters 5 and 6, and line 7, which records lines 5 and 6."""
+    """Return a spool with acknowledged lines 1 to 4, dead letters 5 and 6, and their record in line 7."""
     with filled(path) as opened:
         yield opened
 

@@ -109,7 +109,7 @@ def test_old_spool_is_migrated_and_accepts_new_records(state):
 
 def test_every_line_of_the_old_spool_is_exported(state):
     def clock() -> int:
-        # Return 2026-11-27T13:00:00Z, shortly after the spool's lines, because Loki refuses lines older than a week.
+        # 2026-11-27T13:00:00Z, shortly after the spool's newest line, because Loki refuses lines older than a week
         return 1_795_784_400_000_000_000
 
     with (

@@ -110,7 +110,7 @@ def test_times_restart_at_the_present_after_a_clock_far_ahead(path):
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
         for name in "abcd":
             spool.close_exchange(exchange(name))
-        # Line 3 reports that the clock was set back. Line 2 is exported last, because it has a time in the future.
+        # Line 3 reports that the clock was set back. Line 2 is exported last, because its timestamp is in the future.
         assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
             (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
         ]  # fmt: skip
@@ -139,8 +139,8 @@ def test_search_in_an_empty_spool_finds_no_lines(path):
 def test_times_never_restart_before_an_acknowledged_line(path):
     """Set the clock back by more than an hour after an acknowledged line. Expect new lines not to use the new time.
 
-    The destination accepted the time of the acknowledged line, so that time was right and the new time is wrong. Loki
-    would refuse new lines that are more than an hour older.
+    The destination accepted the timestamp of the acknowledged line, so it was right and the clock is wrong now. Loki
+    would refuse new lines that are more than an hour older than that line.
     """
     hour = 3600 * 10**9
     with Spool(path, sync_seconds=None, clock_ns=lambda: 4 * hour) as spool:
@@ -416,7 +416,7 @@ DAY_NS = 86_400 * 10**9
 
 
 def aged(path: Path, **more) -> tuple[Spool, Callable[[float], None]]:
-    """Return a spool whose lines have a maximum age of 30 days, and a function that sets its clock to a day."""
+    """Return a spool whose lines have a maximum age of 30 days, and a function that sets its clock to day N."""
     now = [0.0]
     spool = Spool(path, sync_seconds=None, max_age=timedelta(days=30), clock_ns=lambda: int(now[0] * DAY_NS), **more)
     return spool, lambda day: now.__setitem__(0, day)

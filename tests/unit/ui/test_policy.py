@@ -80,8 +80,8 @@ def test_policy_that_no_event_names_is_an_assumption(reader, cause):
     if cause == "pruned":
         with closing(sqlite3.connect(reader.path)) as db, db:
             db.execute("DELETE FROM records WHERE seq < 20")
-    # The clock stands still while the page counts (three readings). After that, the search for an earlier record has
-    # time for only one range of lines, which contains none.
+    # "too far away": the clock returns 0 for the three readings while the page counts, then one second more for each
+    # reading. The search for an earlier record thus reaches its time limit after one range of lines, which has none.
     times = iter([0.0] * 3 + [float(number) for number in range(100)])
     clock = (lambda: 0.0) if cause == "pruned" else lambda: next(times)
     uses, _, why, is_assumed = policy.read_uses(reader, "new", ranges.time_of(reader, 20), clock)
