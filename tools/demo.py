@@ -121,7 +121,7 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
 
 
 def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
-    """Call the APIs Chat Completions and Responses with OpenAI's own SDK."""
+    """Call Chat Completions and Responses with OpenAI's own SDK."""
     gpt = openai.OpenAI(api_key=KEY, base_url=proxy.url("api.openai.com", "/v1"), http_client=http, max_retries=0)
 
     def chat() -> str:

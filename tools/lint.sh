@@ -7,7 +7,7 @@ step() {
   "$@" || { echo "lint: FAILED: $*" >&2; exit 1; }
 }
 mapfile -t scripts < <(git ls-files '*.sh' molecule/lab/lab .ci/run roles/openclaw_gateway/files/network_enforcement/firewall-entrypoint roles/openclaw_gateway/files/network_enforcement/ingress-forwarder ':!tests/unit/plugins/build_scripts' ':!tests/unit/plugins/earlier_release.sh' 2>/dev/null | xargs -r ls -d 2>/dev/null)
-# ansible-lint takes longer than all other checks together and uses one processor, so run it in parallel with them.
+# ansible-lint takes longer than all other checks together and uses one CPU core, so run it in parallel with them.
 later=$(mktemp)
 ansible-lint --offline -q --profile production >"$later" 2>&1 &
 lint=$!

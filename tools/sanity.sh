@@ -23,8 +23,8 @@ tracked() { git ls-files -z --cached --others --exclude-standard "$@"; }
     ':!pyproject.toml'
   tracked 'tests/sanity/*.txt'
 } | tar --null --files-from - --create --ignore-failed-read | tar --extract --directory "$tree"
-# Skip pylint for the addon: ruff's PL rules and mypy check it instead, because it runs in the proxy's container and follows its
-# own rules. Generate the lines, because an ignore file must name each file.
+# Skip pylint for the addon: it runs in the proxy's container and follows its own rules, which ruff (PL) and mypy check.
+# An ignore file must name each file, so generate the lines.
 for ignored in "$tree"/tests/sanity/ignore-*.txt; do
   (cd "$tree" && find files/addon -name '*.py' -printf '%p pylint!skip\n') >>"$ignored"
 done

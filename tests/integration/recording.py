@@ -1,4 +1,4 @@
-"""An HTTP proxy and an origin on loopback. They store received requests, so that tests need not trust the client.
+"""An HTTP proxy and an origin on loopback. They store the requests that they receive, so that tests can check them.
 
 The proxy resolves every name to this machine and keeps the requested port.
 """

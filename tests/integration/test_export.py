@@ -241,7 +241,7 @@ def test_state_is_available_while_the_last_of_a_backlog_is_sent(spool, monkeypat
         exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest = None  # The exporter's thread can do this at any time.
+            exporter._oldest = None  # Simulate the exporter's thread, which can reset this at any time.
             return 100.0
 
         monkeypatch.setattr("openclaw_egress.export.exporter.time.monotonic", now)
@@ -580,7 +580,7 @@ def test_next_push_starts_at_the_accepted_size_and_grows_slowly(spool, store):
 
 
 def at(spool_path: Path, times: list[int]) -> Spool:
-    """Return a spool with a line at each of these times (in seconds)."""
+    """Return a spool with a line at each of these timestamps (in seconds)."""
     clock = iter(second * 10**9 for second in times)
     opened = Spool(spool_path, sync_seconds=None, clock_ns=lambda: next(clock, times[-1] * 10**9))
     fill(opened, len(times))
@@ -637,7 +637,7 @@ def test_record_from_the_future_delays_no_other(tmp_path, store):
             until(lambda: spool.stats()["pending_records"] == 2)
             until(lambda: exporter.state["records_ahead_of_clock"] == 2)
             assert spool.reader.audit().problems == ()
-            limit += 4 * HOUR  # Now the destination accepts the times of these lines.
+            limit += 4 * HOUR  # Now the destination accepts the timestamps of these lines.
             until(drained(spool))
         assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}
         assert dead_letters(spool) == {}
@@ -804,7 +804,7 @@ def test_small_pushes_do_not_enlarge_the_limit(spool, store):
         until(drained(spool))
         limits = set()
         for _ in range(50):
-            fill(spool, 1)  # The exporter changes the limit before it sends this line.
+            fill(spool, 1)  # The exporter updates its limit before it sends this line, so read it afterwards.
             until(drained(spool))
             limits.add(exporter.state["push_limit_bytes"])
         assert len(limits) == 1

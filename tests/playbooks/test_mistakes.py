@@ -16,7 +16,10 @@ from tests.support.docker import Docker
 
 @pytest.fixture
 def deploy(run, tmp_path):
-    """Return a function that runs site.yml on the test machine, which meets no requirement. The run must fail."""
+    """Return a function that runs site.yml on the test machine, and returns its output.
+
+    The run must fail, because the machine meets none of the requirements.
+    """
 
     def call(inventory: dict, *more: str, **variables: str) -> str:
         file = tmp_path / "hosts.json"
@@ -262,7 +265,7 @@ PREFLIGHT = [
 
 @pytest.fixture
 def preflight(run, tmp_path):
-    """Return a function that runs the role's preflight on a clone, with a fake `docker`, and returns its output."""
+    """Return a function that runs the role's preflight for a fake clone and `docker`, and returns its output."""
     clone = tmp_path / "clone"
     clone.mkdir()
     (tmp_path / "play.yml").write_text(json.dumps(PREFLIGHT))
@@ -294,9 +297,9 @@ def preflight(run, tmp_path):
 
 @pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
-    """Start the container from the files in COMPOSE_FILE, with an empty HTTP_PROXY.
+    """Expect the compose files in the order of COMPOSE_FILE, for each hash seed.
 
-    Expect the same order of files for each seed.
+    The running container was started from these files, and its HTTP_PROXY is empty.
     """
     names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     for seed in range(8):
@@ -370,7 +373,7 @@ def test_variables_may_be_strings(preflight):
 
 
 def test_the_operators_ca_certificates_must_be_readable(stopped, tmp_path):
-    """Expect the role to stop before any change if the operator's CA file is missing, because it needs this file."""
+    """Expect the role to stop before any change if the CA file in the gateway's NODE_EXTRA_CA_CERTS is missing."""
     missing = with_gateway(
         environment={"NODE_EXTRA_CA_CERTS": "/certs/corp.pem"}, volumes=[f"{tmp_path}/certs:/certs:ro"]
     )

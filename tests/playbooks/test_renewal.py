@@ -232,7 +232,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["none"], indirect=True)
 def test_operators_files_with_the_names_of_ours_are_kept(host):
-    """Expect the operator's files to survive, even if the role replaced them or the operator changed them later."""
+    """Expect the operator's files to survive, even if the role replaced them or the operator wrote them later."""
     log = systemctl(host)
     theirs = {name: f"# mine: {name}\n" for name in (*UNITS, "openclaw-egress-renew")}
     for name, text in theirs.items():

@@ -1,6 +1,7 @@
 """Tests of the rollout of site.yml to several hosts: batches, failed and unreachable hosts, and the report.
 
-The playbooks are real. Stubs replace the roles' tasks: they create the manifest, and fail if the inventory requests it.
+The playbooks are real. Stubs replace the roles' tasks: they create the manifest, and fail where the inventory sets
+``stub_fails``.
 """
 
 import json
@@ -45,7 +46,7 @@ def tasks_of(role: str) -> dict[str, list[dict]]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the collection with stub roles.
 
-    They create and remove the manifest, and fail if the inventory requests it.
+    The stubs create and remove the manifest, and fail where the inventory sets ``stub_fails``.
     """
     collections = tmp_path_factory.mktemp("checkout") / "collections"
     copy = collections / "ansible_collections" / "openclaw" / "egress"

@@ -66,7 +66,8 @@ def _export_and_spool(times: Times) -> list[Alert]:
     return [
         Alert(
             "ExportStalled",
-            # Check the pushed records too: after an outage, the backlog is old although the destination accepts lines.
+            # Also require that no record was pushed: after an outage, the oldest record stays old while the backlog
+            # drains.
             f"openclaw_egress_export_backlog_seconds > {times.stalled}\n"
             f"and increase(openclaw_egress_export_pushed_records[{times.stalled}s]) == 0",
             times.lasting,

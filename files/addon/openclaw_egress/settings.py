@@ -353,7 +353,10 @@ class Settings(BaseSettings):
 
 
 def _variable_of(field: str) -> str:
-    """Return the environment variable of a setting. pydantic reports the setting's field, or already the variable."""
+    """Return the environment variable of a setting.
+
+    pydantic reports an error under the name of the field or of the variable. Return a variable unmodified.
+    """
     info = Settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field

@@ -49,7 +49,7 @@ const ways = {
   namedRequest: ({ url }) => answered((then) => namedRequest(url, then)),
   socket: ({ path }) => answered((then) => http.request({ socketPath: path, path: '/unix' }, then)),
   ownAgent: ({ url }) => answered((then) => module(url).request(url, { agent: new (module(url).Agent)() }, then)),
-  /** Send a request with an agent that the application creates, with TLS options of its own. */
+  /** Send a request with an agent that the application creates with its own TLS options. */
   keptAgent: ({ url, agent, options }) =>
     answered((then) => module(url).get(url, { ...options, agent: new (module(url).Agent)(agent) }, then)),
   /** Send a request as npm `ws` does: without an agent, with its own createConnection function. */
@@ -90,7 +90,7 @@ const ways = {
       socket.on('data', (chunk) => { received += chunk; }).on('error', reject);
       socket.on('end', () => resolve({ status: Number(received.split(' ')[1]), body: received.split('\r\n\r\n')[1] }));
     }),
-  /** Open a TLS connection. Its timeout passes before the server sends anything. */
+  /** Open a TLS connection with a timeout that expires before the server sends anything. */
   tlsTimeout: ({ url }) =>
     new Promise((resolve, reject) => {
       const { hostname: host, port } = new URL(url);

@@ -1,6 +1,7 @@
-"""Tests that run the proxy techniques of `make attack` on loopback, against this project's proxy and a bare mitmdump.
+"""Tests that run those techniques of `make attack` that use a proxy, against this project's proxy and a bare mitmdump.
 
-The bare mitmdump proves that the techniques work: they bypass mitmdump, but not this project's proxy.
+All servers are on loopback. The bare mitmdump proves that the techniques work: they bypass mitmdump, but not this
+project's proxy.
 """
 
 import contextlib
@@ -35,7 +36,8 @@ GET_PAST_A_BARE_MITMDUMP = {
 def ways_out(knowledge, providers):
     """Run the techniques.
 
-    Return those that bypassed the proxy, the errors of those that failed, and all tokens by name.
+    Return three values: the names of the techniques that bypassed the proxy, the errors of those that could not run,
+    and the token of each technique, by name.
     """
     chosen = [
         found

@@ -1,4 +1,4 @@
-"""Tests of malformed input. It gets at most one response, reaches no destination, and does not stop the proxy."""
+"""Tests of malformed input: the proxy sends at most one response, contacts no destination, and keeps running."""
 
 import json
 import socket

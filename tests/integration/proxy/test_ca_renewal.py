@@ -206,8 +206,8 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
             assert soon(lambda: lean.ask("/readyz")["problems"]), broken
             problem = lean.ask("/readyz")["problems"][0]
             assert "still served" in problem and str(file) in problem
-            # Also offer other ciphers: if mitmproxy created a new TLS context for them, it would read the chain from
-            # this file.
+            # Connect with other ciphers too: if mitmproxy created a new TLS context for them, it would read the
+            # certificate chain from the replaced file.
             for ciphers in (None, b"ECDHE-ECDSA-AES256-GCM-SHA384"):
                 assert call(lean, ciphers=ciphers).issuing == served
             status = egress(lean, "status", "--json")

@@ -65,7 +65,7 @@ def test_explain_names_the_rule_that_decides_in_the_proxy(policy, class_name, ur
 
 
 class Listener:
-    """A client of one listener that reuses its connection while the proxy refuses the requests."""
+    """A client of one listener. After a denial, it reuses its connection for the next request."""
 
     def __init__(self, port: int) -> None:
         self.port = port

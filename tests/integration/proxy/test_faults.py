@@ -420,7 +420,8 @@ def places(reached, own):
         for place in passed:
             if (place[0].co_filename in OWN_FILES) is own:
                 found.setdefault(place, []).append(client)
-    # Skip `try` lines: they cannot raise, and an exception injected there is outside the `try` block of fails_closed.
+    # Skip `try:` lines: they cannot raise, and a fault injected at the one in fails_closed would be raised before its
+    # `try` block begins.
     found = {place: clients for place, clients in found.items() if text_of(place) != "try:"}
     if own:
         return found

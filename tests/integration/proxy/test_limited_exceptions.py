@@ -15,7 +15,7 @@ H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA
 
 @pytest.fixture(scope="module", params=["lean", "stock"])
 def limited(request, tmp_path_factory, providers):
-    """Start a proxy that allows POST /otlp/v1/logs: class gateway to a loopback address, class browser to a name."""
+    """Start a proxy that permits POST /otlp/v1/logs on loopback: to gateway by address, to browser by name."""
     running = make_proxy(tmp_path_factory.mktemp(f"limited-{request.param}"), providers, request.param)
     exception = {
         "cidr": "127.0.0.1/32",

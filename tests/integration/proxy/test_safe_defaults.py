@@ -1,6 +1,6 @@
 """Tests of the safe defaults: without settings, the proxy serves loopback only and exports nothing.
 
-Other tests send SIGHUP, or start the proxy with listeners that cannot open.
+This module also tests SIGHUP, and listeners that cannot open.
 """
 
 import os
@@ -174,7 +174,7 @@ def test_sighup_with_an_invalid_policy_keeps_the_last_valid_one(tmp_path, provid
 
 
 def ended_cleanly(proxy, said: str) -> None:
-    """Assert that the proxy wrote one message, did not report its start, and closed the spool."""
+    """Assert that the proxy printed one message, did not report its start, recorded nothing, and closed the spool."""
     assert '"started"' not in said and "Traceback" not in said, said
     assert sum(line.startswith("egress: ") for line in said.splitlines()) == 1, said
     spool = proxy.directory / "state" / "spool.db"

@@ -200,7 +200,10 @@ USAGE = {
 
 
 def interleaved(provider, *, lanes=True):
-    """Return a `talk` function that waits for all requests, then interleaves the events of their responses."""
+    """Return a `talk` function that waits for all requests, then interleaves the events of their responses.
+
+    Without ``lanes``, the events have no `stream_id`.
+    """
 
     def talk(connection):
         requested = []

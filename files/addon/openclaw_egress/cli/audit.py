@@ -158,7 +158,7 @@ def _publish_failure(settings: Settings, error: EgressError) -> None:
 
 
 def _check_of(keys: Sequence[str]) -> SignatureCheck | None:
-    """Return a function that verifies signatures with any of these public keys; None without a key.
+    """Return a function that verifies signatures with any of these public keys; None if ``keys`` is empty.
 
     Raises:
         SigningError: a text is not a public key.
@@ -170,10 +170,10 @@ def _check_of(keys: Sequence[str]) -> SignatureCheck | None:
 
 
 def _check_of_spool(settings: Settings, restores: Sequence[Restore]) -> SignatureCheck | None:
-    """Return a function that verifies signatures with the keys of this and of previous instances; None without a key.
+    """Return a function that verifies the signatures of a spool; None if no public key is known.
 
-    Each key verifies only the lines of its own instance. The lines of a previous instance end with the newest line of
-    the backup that was restored.
+    A restored spool contains lines of several instances. For each line, the function uses only the key of the instance
+    that wrote it: the key in the first of ``restores`` whose backup contains the line, else the key of this instance.
 
     Raises:
         SigningError: a text is not a public key.
@@ -226,7 +226,7 @@ def _reports(
         if not url:
             return
         place = store_at(url, os.environ)
-        # Also read times after the ledger's last line, because forged lines can have such times.
+        # Read the destination beyond the ledger's newest line, because forged lines can have later timestamps.
         end_ns = ledger.latest_ns + _MARGIN_NS
         lines = lines_of_spool(place, reader, ledger, end_ns) if len(ledger) else []
         yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed, deletions=deletions)
@@ -240,7 +240,11 @@ def _note_of(restore: Restore) -> RestoreNote:
 
 
 def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) -> Ledger:
-    """Return the part of the ledger to audit. Start at a checkpoint, so that a signature covers the first line."""
+    """Return the ledger of the period to audit.
+
+    Begin at the newest checkpoint at or before the start of the period. Its signature covers the hash of the line
+    before it, so the chain of the audited lines begins with a signed hash.
+    """
     first, last = reader.range_of(since_ns, until_ns)
     first = 1 if since_ns is None else reader.checkpoint_before(first + 1) or first
     rows = (

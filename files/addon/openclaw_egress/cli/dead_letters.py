@@ -195,7 +195,7 @@ def resend(
 
 
 def _parsed(words: Iterable[str]) -> list[tuple[int, int]]:
-    """Parse line numbers and ranges, such as ``12,14-16``. Exit if a text is invalid."""
+    """Parse line numbers and ranges, such as ``12,14-16``. Exit with a message if one is invalid."""
     runs: list[tuple[int, int]] = []
     for word in (part.strip() for words_ in words for part in words_.split(",")):
         found = _LINES.fullmatch(word)
@@ -254,7 +254,7 @@ _UNSENDABLE = {
 
 
 def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return number and time of each line in the ranges. Exit if a line is not in the spool or not acknowledged."""
+    """Return the number and timestamp of each line in the ranges. Exit with a message unless all are acknowledged."""
     newest = reader.head()[0]
     times: list[tuple[int, int]] = []
     others: dict[int | None, list[int]] = {}
@@ -282,7 +282,7 @@ def _named(runs: Iterable[tuple[int, int]]) -> str:
 
 
 def _too_old(settings: Settings, times: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the lines that are too old for Loki's default limits; none if the destination is VictoriaLogs."""
+    """Return the numbers of the lines that Loki's default limits refuse as too old; none for VictoriaLogs."""
     if settings.logs_endpoint.rstrip("/").endswith(VICTORIA_LOGS_PATH):
         return []
     oldest = time.time_ns() - OLD_NS
@@ -305,18 +305,18 @@ def _bad(problem: str) -> NoReturn:
 
 
 def signed_reason(why: str | None, by: str | None) -> str:
-    """Combine the user and the reason into one text. The record of the command contains it."""
+    """Return the text that a command's record contains: the user, the user ID and the reason."""
     uid = os.getuid()
     if by is None:
         try:
             by = os.environ.get("SUDO_USER") or pwd.getpwuid(uid).pw_name
-        except KeyError:  # In the proxy's container, the user ID has no name.
+        except KeyError:  # The user ID has no name, as in the proxy's container.
             by = "an operator"
     return f"{by} (uid {uid})" + (f": {why}" if why else "")
 
 
 class Outcome(NamedTuple):
-    """The outcome of a command: its progress, whether a proxy runs on the spool, and the command's file."""
+    """The outcome of a command: its progress, whether a proxy runs on the spool, and the file with the command."""
 
     progress: Progress
     running: bool

@@ -134,7 +134,7 @@ def _session(reader: SpoolReader, record_id: str) -> list[Row]:
     if len(found) != 1:
         print_error(f"{len(found)} exchange IDs start with {escape(record_id)}; `egress records` lists IDs")
         raise typer.Exit(NEGATIVE)
-    view = read_session(reader, found[0], lambda: 0.0)  # A clock that stands still disables the time limit.
+    view = read_session(reader, found[0], lambda: 0.0)  # A constant clock disables the time limit.
     if not view.is_whole:
         print_error(f"lines {view.first} to {view.last} were searched for the session")
     return [member.row for member in view.members]
@@ -153,10 +153,10 @@ def _instances(reader: SpoolReader, runs: Sequence[tuple[int, int]]) -> list[str
 
 
 def _span(rows: Sequence[Row], begin_ns: int) -> tuple[int, int]:
-    """Return the period from the first to the last record. Round to milliseconds, because Loki compares only these.
+    """Return the period from the first to the last record, rounded outwards to Loki's precision, milliseconds.
 
-    Do not use the operator's period: it can also contain records that the spool has pruned and that no tombstone names.
-    Extend the period to one second if it is shorter, because Loki requires this.
+    Do not use the operator's period: it may also contain records that are no longer in the spool and that the tombstone
+    therefore does not name. Loki requires a period of at least one second, so extend a shorter one.
     """
     first = min(row.time_ns for row in rows) // MILLISECOND_NS * MILLISECOND_NS
     last = max(row.time_ns for row in rows) // MILLISECOND_NS * MILLISECOND_NS + MILLISECOND_NS

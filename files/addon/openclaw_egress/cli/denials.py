@@ -65,7 +65,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
 
 
 def denied_since(since: str, class_name: str | None, code: str | None = None) -> list[DenialGroup]:
-    """Return the denials in the configured spool since a time, grouped by class, destination and rule."""
+    """Return the denials in the configured spool from ``since`` on, grouped by class, destination and rule."""
     filters = Filters(since_ns=moment("--since", since), class_name=class_name, code=known_code(code))
     with SpoolReader(Settings.load().spool_path) as reader:
         return group_denials(reader.denials(filters))

@@ -65,9 +65,10 @@ def quoted(text: str) -> str:
 
 
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
-    """Print a table. ``columns`` has the name and alignment of each column, ``colours`` the colour of each row or "".
+    """Print a table.
 
-    Use colours, and wrap long cells to fit the window, only on a terminal.
+    ``columns`` are pairs of name and alignment. ``colours`` has the colour of each row, or "". On a terminal only, use
+    the colours and wrap long cells to fit the window.
     """
     from rich.console import Console  # noqa: PLC0415  (slow to import, and not every command prints a table)
     from rich.table import Table  # noqa: PLC0415

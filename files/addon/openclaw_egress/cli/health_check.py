@@ -46,7 +46,7 @@ def ask(path: str) -> dict[str, Any] | None:
 
 
 def _has_types(report: dict[str, Any]) -> bool:
-    """Return whether the report has the types that commands expect. It may not, if another program uses the port."""
+    """Return whether the values have the expected types. They may not, if another program uses the proxy's port."""
     return all(isinstance(report.get(name, kind()), kind) for name, kind in _TYPES.items())
 
 

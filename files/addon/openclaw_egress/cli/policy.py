@@ -59,7 +59,7 @@ def check(
 
 
 def _reachable(policy: Policy, class_name: str) -> list[str]:
-    """Return the inspected hosts, without wildcards, whose root path a class may request."""
+    """Return the inspected hosts from which the class may request ``/`` with GET. Skip wildcards."""
     hosts = (host for host in policy.inspect if not host.startswith("*."))
     return [host for host in hosts if ask(policy, class_name, f"https://{host}/", "GET", None).decision.allow]
 
@@ -237,7 +237,7 @@ def suggest(
             }
         )
     else:
-        # Write bytes, because the output encoding must not change the lines that `patch` compares.
+        # Write bytes: `patch` compares lines byte by byte, and the output encoding could change them.
         typer.echo(diff, nl=False)
     if not suggestion.rules:
         action = policy.classes[class_name].action

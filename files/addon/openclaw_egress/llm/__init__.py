@@ -1,4 +1,4 @@
-"""Readers of requests to model APIs and of the responses. They return model, usage and a stream's assembled message.
+"""Readers of model API requests and responses. They extract the model, the usage and the message of a stream.
 
 `request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a complete body.
 `model.py` defines the returned types, and `registry.py` lists the APIs and providers. Each API has its own module
@@ -62,7 +62,7 @@ def request_reader(host: str, path: str) -> RequestReader:
 
 
 def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
-    """Return the information in a decoded request body. Ignore incomplete members of a truncated body."""
+    """Return the model and the options in a decoded request body. Ignore incomplete members of a truncated body."""
     reader = request_reader(host, path)
     reader.feed(body or b"")
     return reader.finish()

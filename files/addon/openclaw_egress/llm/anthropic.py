@@ -91,7 +91,7 @@ def billing_of(usage: Mapping[str, Any]) -> Billing:
 
 
 def _written(name: str, *usages: Mapping[str, Any]) -> int | None:
-    """Return the sum of the tokens written to a cache with this lifetime; None if no usage object has such a count."""
+    """Return the sum of the counts ``cache_creation.<name>`` in the usage objects; None if no object has this count."""
     counts = [count_of(object_of(usage.get("cache_creation")).get(name)) for usage in usages]
     known = [count for count in counts if count is not None]
     return count_of(sum(known)) if known else None

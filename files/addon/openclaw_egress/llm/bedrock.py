@@ -96,7 +96,7 @@ def _error(name: str) -> str | None:
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Add the error's name and Bedrock's own counts from the headers to the information."""
+    """Add error type and tier from the headers to ``facts``, and Bedrock's own token counts if the body has none."""
     if "x-amzn-errortype" in headers:
         # Extract the error's name, which can have a namespace before it and a URL after it: `space#Name:http://…`.
         name = headers["x-amzn-errortype"].partition(":")[0].rpartition("#")[2]
@@ -218,7 +218,7 @@ def _decoded(text: object) -> Mapping[str, Any]:
         return {}
 
 
-# Match only ids with a dot, or with a colon, which is percent-encoded in ARNs. Other servers may use the path
+# Match only model IDs with a dot or a colon (percent-encoded in ARNs), because other servers may use the path
 # `/model/NAME/invoke` with other names.
 MODEL_ID = r"[^/.:%]{0,256}[.:%][^/]{0,2048}"
 
@@ -261,6 +261,6 @@ INVOKE_OTHER = replace(
     name="bedrock-invoke",
     path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){MODEL_ID}{_INVOKE}"),
     examples=("/model/meta.llama3-3-70b-instruct-v1:0/invoke", "/model/amazon.nova-canvas-v1:0/invoke"),
-    # Use this general operation, because the path does not show whether the model generates text, images or speech.
+    # Use the general operation: the path does not show whether the model generates text, images or speech.
     operation="generate_content",
 )

@@ -85,7 +85,7 @@ def _tokens_of(modality: str, usage: Mapping[str, Any], *members: str) -> int | 
 
 
 def _unwrapped(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the response that Cloud Code Assist wraps in an object, or the object itself."""
+    """Return the member ``response``, in which Cloud Code Assist wraps the response; without it, return ``value``."""
     return object_of(value.get("response")) or value
 
 
@@ -118,13 +118,13 @@ def _reasons(response: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _searched(response: Mapping[str, Any]) -> bool:
-    """Return whether the response uses grounding (Google Search, Maps or a client's store), which is billed."""
+    """Return whether the response uses grounding (Google Search, Maps or the client's own data), which is billed."""
     return any(object_of(item).get("groundingMetadata") for item in list_of(response.get("candidates")))
 
 
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     response = _unwrapped(value)
-    # A body that is too large to parse has no candidates, so its searches are unknown.
+    # A body that is too large to parse has no candidates, so it is unknown whether the model searched.
     unknown = "candidates" not in response and "promptFeedback" not in response
     return ResponseFacts(
         model=text_of(response.get("modelVersion")),
@@ -181,7 +181,7 @@ class _Assembler:
 
     def _part(self, candidate: int, part: Mapping[str, Any]) -> None:
         if isinstance(text := part.get("text"), str):
-            # Ignore a part with an empty text: in a stream, it has only a signature.
+            # Ignore an empty text: in a stream, such a part contains only a `thoughtSignature`.
             if text:
                 kind = "reasoning" if part.get("thought") is True else "text"
                 self._parts.append(self._key(candidate, kind, joins=True), kind, text)
@@ -209,7 +209,7 @@ class _Assembler:
             self._end_call(key, arguments)
 
     def _end_call(self, key: Key, arguments: PartialArguments) -> None:
-        """Add the streamed arguments of a tool call."""
+        """Store the streamed arguments of a tool call as one object. Set `_unread` if some of them are missing."""
         self._unread = self._unread or not arguments.complete
         self._parts.call(key, None, None, arguments.result())
 

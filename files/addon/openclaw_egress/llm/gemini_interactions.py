@@ -56,7 +56,8 @@ def _billing_of(value: Mapping[str, Any]) -> Billing:
         output_audio_tokens=_tokens_of("audio", usage, "output_tokens_by_modality"),
         cache_read_audio_tokens=_tokens_of("audio", usage, "cached_tokens_by_modality"),
         output_image_tokens=_tokens_of("image", usage, "output_tokens_by_modality"),
-        # Mark the price as incomplete after a search, which has a separate price, and for a stored history or an agent.
+        # Three cases make the cost unknown: Google does not document how it bills a stored history, a call to an agent
+        # names no model, and searches have a separate price.
         incomplete=bool(
             value.get("previous_interaction_id") or value.get("agent") or usage.get("grounding_tool_count")
         ),
@@ -108,7 +109,7 @@ class _Assembler:
                 self._delta(index, object_of(value.get("delta")))
 
     def _start(self, index: int, step: Mapping[str, Any]) -> None:
-        """Open the part for a step. Open the parts of messages and thoughts only when their first text arrives."""
+        """Open the part for a new step, except for messages and thoughts: their parts open with their first text."""
         kind = text_of(step.get("type"), 64)
         if kind is None or kind == "thought":
             return

@@ -105,10 +105,10 @@ class Parts:
         role: str = "assistant",
         parts: list[dict[str, Any]] | None = None,
     ) -> ResponseFacts:
-        """Return the information in a stream together with its assembled message.
+        """Return ``facts`` with the assembled message of the stream.
 
         Args:
-            facts: the information without the message. Its first finish reason becomes that of the message.
+            facts: information about the stream. Its first finish reason becomes that of the message.
             error: the type of an error in the stream; None to keep the error type of ``facts``.
             role: the message's role.
             parts: the parts of the message; by default all parts, in the order in which they began.

@@ -127,8 +127,8 @@ class _Assembler:
             delta = object_of(choice.get("delta"))
             self._delta(index, delta)
             if not delta.get("content"):
-                # Read the text of Completions, which is in `text` of the choice. Skip it if there was a delta, because
-                # Together AI repeats the text of the delta there.
+                # Completions have the text in the choice itself. Skip it if the delta has content, because Together AI
+                # repeats that content there.
                 self._parts.append((index, "text"), "text", choice.get("text"))
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
@@ -204,7 +204,7 @@ API = Api(
         "openrouter.ai": "openrouter",
         # The semantic conventions define no names for the following providers.
         "cerebras.ai": "cerebras",
-        "chatgpt.com": "chatgpt",  # Not `openai`: users pay a subscription, so a cost at list prices would be wrong.
+        "chatgpt.com": "chatgpt",  # Not `openai`: ChatGPT users pay a subscription, so list prices would be wrong.
         "dashscope.aliyuncs.com": "qwen",
         "dashscope-intl.aliyuncs.com": "qwen",
         "dashscope-us.aliyuncs.com": "qwen",

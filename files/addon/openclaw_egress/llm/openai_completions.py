@@ -17,7 +17,7 @@ API = replace(
     name="completions",
     path=re.compile(r"(?<!/chat)(?<!/usage)/completions/?$"),
     examples=("/v1/completions", "/openai/deployments/my-gpt/completions", "/v1/fim/completions"),
-    # The model is in the path of Azure OpenAI, and in OpenAI's original paths.
+    # Azure OpenAI (`/deployments/NAME/`) and OpenAI's first API (`/engines/NAME/`) have the model in the path.
     model_in_path=re.compile(r"/(?:deployments|engines)/([^/]{1,128})/"),
     operation="text_completion",
     hosts={},

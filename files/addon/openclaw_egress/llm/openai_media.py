@@ -39,7 +39,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 def _made(value: Mapping[str, Any]) -> ResponseFacts:
-    """Return the information in a response with images, audio or a transcript, or in the last event of a stream."""
+    """Return usage and errors of a response with images, audio or a transcript, or of the last event of a stream."""
     usage = object_of(value.get("usage"))
     given = object_of(usage.get("input_tokens_details")) or object_of(usage.get("input_token_details"))
     made = object_of(usage.get("output_tokens_details"))
@@ -50,7 +50,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
         output_image_tokens=count_of(made.get("image_tokens")),
     )
     if value.get("type") in ("image_generation.completed", "image_edit.completed"):
-        # All output tokens of an event are image tokens.
+        # In these events, all output tokens are image tokens.
         billing = replace(billing, output_image_tokens=output)
     elif value.get("type") != "speech.audio.done":
         # The price of text differs from that of images and audio, so the cost is unknown if one count includes both.
@@ -68,7 +68,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 class _Assembler:
-    """Reader of the last event, which has the usage. It assembles no message, because the record has all events."""
+    """Reader of the usage in a stream's last event. It assembles no message: the recorded body has all events."""
 
     def __init__(self) -> None:
         self._last = ResponseFacts()
@@ -100,7 +100,7 @@ IMAGES = replace(
     examples=("/v1/images/generations", "/v1/images/edits"),
     members=frozenset({"usage", "svg_usage", "error"}),
     whole=_made,
-    # Use this general operation, because the semantic conventions define none for images or audio.
+    # The semantic conventions define no operation for images or audio, so use the general one.
     operation="generate_content",
 )
 AUDIO = replace(
@@ -109,6 +109,7 @@ AUDIO = replace(
     path=re.compile(r"/audio/(?:speech|transcriptions|translations)/?$"),
     examples=("/v1/audio/speech", "/v1/audio/transcriptions"),
     members=frozenset({"text", "usage", "error", "message", "type", "code"}),
-    # The default is unknown: a transcription request has the stream flag in a form, and speech has `stream_format`.
+    # The body does not tell whether the response is streamed: transcriptions send `stream` as a form field, and speech
+    # uses `stream_format` instead.
     stream_default=None,
 )

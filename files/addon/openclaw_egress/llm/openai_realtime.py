@@ -145,7 +145,7 @@ class _Session:
 
 
 def _whole(_: Mapping[str, Any]) -> ResponseFacts:
-    """Return empty information, because without a WebSocket the path has no response to read."""
+    """Ignore a plain HTTP response, because the Realtime API sends usage and text only over a WebSocket."""
     return ResponseFacts()
 
 

@@ -79,7 +79,7 @@ def _kinds_in(output: object) -> set[str | None]:
 
 
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
-    # A body that is too large to parse has no `output`, so its tools are unknown.
+    # A body that is too large to parse has no `output`, so it is unknown which tools the model used.
     known = isinstance(value.get("output"), list) and _kinds_in(value["output"]) <= _PRICED_BY_TOKENS
     return _facts(value, incomplete=not known)
 
@@ -102,7 +102,7 @@ def _facts(value: Mapping[str, Any], *, incomplete: bool) -> ResponseFacts:
 
 
 def _counted_here(value: Mapping[str, Any], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information in a retrieved response, with usage only if it ran in the background and has ended."""
+    """Remove usage and billing from ``facts``, unless the response ran in the background and has ended."""
     if facts.background and value.get("status") in _FINAL:
         return facts
     return replace(facts, usage=Usage(), billing=Billing())
@@ -151,9 +151,10 @@ class _Assembler:
             self._parts.append((index, part, count_of(value.get(place)) or 0), part, value.get("delta"))
 
     def _item(self, index: int, item: Mapping[str, Any]) -> None:
-        """Store an output item, which is empty when it starts and complete when it ends.
+        """Store an output item.
 
-        A complete item replaces the text from the deltas.
+        The server sends an item when it starts (empty) and when it ends (complete). The complete item replaces the text
+        from the deltas.
         """
         kind = text_of(item.get("type"), 64)
         if kind is None:

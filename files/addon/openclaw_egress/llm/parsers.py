@@ -33,16 +33,16 @@ class NothingToRead:
         """Ignore the bytes of the body."""
 
     def finish(self) -> ResponseFacts:
-        """Return empty information."""
+        """Return empty `ResponseFacts`."""
         return ResponseFacts()
 
 
 class RequestReader:
     """Reader of a request's body. It reads the members that name the model, or that affect streaming or the price.
 
-    The body can have any length, and the members can be at any position. `known` is the information that the host and
-    the path give. `stream_default` is the value of a missing `stream` in a complete body. `needs_model`: whether a
-    request without a model is a request to another API.
+    The body can have any length, and the members can be at any position. `known` contains the information from the host
+    and the path. `stream_default` is the value of `stream` if a complete body does not contain it. If `needs_model` is
+    set, a request without a model belongs to another API.
     """
 
     def __init__(self, known: RequestFacts, stream_default: bool | None = None, *, needs_model: bool = False) -> None:
@@ -65,7 +65,7 @@ class RequestReader:
             self._members.feed(bytes(body))
 
     def finish(self) -> RequestFacts:
-        """Return the information. It is empty for a request without a body, such as one that lists models."""
+        """Return the information about the request; only the provider for a request without a body."""
         if self._members is None:
             return self._known
         found = self._members.found
@@ -87,7 +87,7 @@ class RequestReader:
 
 
 class PlainReader:
-    """Reader of one JSON object. If the object exceeds `max_bytes`, it reads only the small members of the format."""
+    """Reader of one JSON object. Of a body larger than `max_bytes`, it reads only the members in `api.members`."""
 
     def __init__(self, api: Api, max_bytes: int = MAX_PLAIN_BYTES) -> None:
         self._api = api
@@ -121,7 +121,7 @@ class PlainReader:
         return self._api.whole(self._members.found if self._members is not None else {})
 
     def _lines_in(self, body: bytearray) -> ResponseFacts | None:
-        """Return the information in JSON lines that arrived without a content type; None for any other body."""
+        """Read the body as JSON lines, which may have no content type. Return None if it has fewer than two objects."""
         stream = JsonStreamReader(self._api, lines=True)
         for at in range(0, len(body), _SLICE_BYTES):
             stream.feed(bytes(body[at : at + _SLICE_BYTES]))
@@ -131,7 +131,8 @@ class PlainReader:
 class StreamReader:
     """Reader of an event stream. The data of each event is a JSON object; other data, such as `[DONE]`, is ignored.
 
-    Like `google-genai`, it also reads JSON objects outside events, because Gemini can end a stream with such an error.
+    Like `google-genai`, it also reads JSON objects outside events, because Gemini can end a stream with an error in
+    this form.
     """
 
     def __init__(self, api: Api, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -149,7 +150,7 @@ class StreamReader:
             self._assembler.take(value)
 
     def finish(self) -> ResponseFacts:
-        """Return the information in the complete events."""
+        """Return the information that the complete events contain."""
         self._events.finish()
         for text in JsonObjects().feed(bytes(self._events.other)):
             self._take(text)
@@ -177,7 +178,7 @@ class JsonStreamReader:
                 self._assembler.take(value)
 
     def finish(self) -> ResponseFacts:
-        """Return the information in the complete objects."""
+        """Return the information that the complete objects contain."""
         if not self.taken:
             return ResponseFacts()
         facts = self._assembler.facts()
@@ -208,7 +209,7 @@ class AwsStreamReader:
 
 
 class ReaderWithHeaders:
-    """Reader of a body that also returns the information in the response's headers."""
+    """Reader of a body that also reads the response's headers."""
 
     def __init__(self, complete: Completion, headers: Mapping[str, str], body: ResponseReader) -> None:
         self._complete = complete
@@ -220,16 +221,16 @@ class ReaderWithHeaders:
         self._body.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the information in the body and in the headers."""
+        """Return the information in the body, completed from the headers."""
         return self._complete(self._headers, self._body.finish())
 
 
 class GuessingReader:
     """Reader that selects the format by the first byte of the body.
 
-    A bracket means an array, a brace an object, a zero byte an AWS event stream, any other byte an event stream.
+    `[` means an array, `{` an object, a zero byte an AWS event stream, and any other byte an event stream.
 
-    `plain`: whether the content type excludes an event stream.
+    If `plain` is set, the content type excludes an event stream, so any other byte means an object.
     """
 
     def __init__(self, api: Api, *, plain: bool = False) -> None:
@@ -254,5 +255,5 @@ class GuessingReader:
         self._reader.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the information in the body."""
+        """Return the information in the body; empty `ResponseFacts` for an empty body."""
         return self._reader.finish() if self._reader is not None else ResponseFacts()

@@ -106,14 +106,14 @@ def _steps_of(path: str) -> list[str | int]:
 
 
 def _has_room(holder: Any, step: str | int) -> bool:
-    """Return whether the object or array has a value at the step, or can have one there without a gap."""
+    """Return whether a value can be set at the step: any member of an object, or an index up to an array's length."""
     if isinstance(step, str):
         return isinstance(holder, dict)
     return isinstance(holder, list) and step <= len(holder)
 
 
 def _at(holder: Any, step: str | int, created: Any) -> Any:
-    """Return the value at a step. Create it if it is absent."""
+    """Return ``holder[step]``. If it is absent, set it to ``created`` first."""
     if isinstance(step, str):
         return holder.setdefault(step, created)
     if step == len(holder):

@@ -23,7 +23,7 @@ from openclaw_egress.llm.model import Billing, RequestFacts, ResponseFacts
 
 
 class _Listed(NamedTuple):
-    """The price list of a provider."""
+    """The ID of a provider in the price data, and the hosts to which its prices apply."""
 
     provider_id: str
     """ID of the provider in the price data."""
@@ -153,8 +153,9 @@ class PriceTable:
             used = PricedUsage(**{name: n for name, n in counts.items() if n})
             found = priced.calc_price(used, maker, genai_request_timestamp=when)
         except (LookupError, ValueError, re.error):
-            # The cost is unknown: genai-prices does not know the model, the counts contradict each other, a count with
-            # a separate price (cached audio) is missing, or the operator's file has an invalid pattern.
+            # The cost is unknown, because genai-prices does not know the model, the counts contradict each other, a
+            # count with a separate price (such as cached audio) is missing, or the operator's file has an invalid
+            # pattern.
             return None
         if not found.total_price and not _is_free(found.model_price):
             return None
@@ -214,9 +215,9 @@ def _has_tiers(price: object) -> bool:
 
 
 def _is_free(price: object) -> bool:
-    """Return whether a cost of zero means that the model is free.
+    """Return whether a cost of zero is the actual cost.
 
-    It does if the data lists prices for the model. Without prices the cost is unknown.
+    This is so if the data lists prices for the model, even prices of zero. Without listed prices, the cost is unknown.
     """
     return any(value is not None for name, value in vars(price).items() if not name.startswith("_"))
 

@@ -64,8 +64,9 @@ APIS: tuple[Api, ...] = (
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records use them as ``error.type``."""
 
-# Paths of APIs without a registration, and the providers that serve them. The readers ignore these paths. On other
-# hosts, such a path can have any purpose, so the proxy scans the bodies there for credentials.
+# Paths of model APIs that this package does not read, and the providers that serve them. On the hosts of these
+# providers, the bodies are prompts and completions. On other hosts, such a path can belong to any application, so the
+# proxy scans the bodies for credentials.
 _UNREAD_PATHS = (
     (re.compile(r"/rerank/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
@@ -118,7 +119,8 @@ def is_model_api(host: str, path: str) -> bool:
     """Return whether the bodies on a path, with or without its query, are a model's input and output.
 
     The path of a registered API matches on every host, because many providers implement it. A path that other servers
-    use for other purposes matches only on the hosts of its providers: elsewhere, `/api/generate` may return a token.
+    use for other purposes matches only on the hosts of its providers: elsewhere, `/api/generate` may return an access
+    token.
     """
     bare = bare_path(path)
     if any(shape.search(bare) for shape in _MODEL_PATHS):

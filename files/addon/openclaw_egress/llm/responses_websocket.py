@@ -51,7 +51,7 @@ class Lanes:
         return turn
 
     def received(self, message: Mapping[str, Any]) -> Turn | None:
-        """Return the response that a server event belongs to, or None.
+        """Return the response that a server event belongs to, or None if it belongs to none.
 
         If the client did not request the response, add it. After an event that ends a response, the caller must call
         `ended`.

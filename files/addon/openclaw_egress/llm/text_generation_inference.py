@@ -43,7 +43,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Add the counts from the headers of a plain response to the information."""
+    """Set the token counts in ``facts`` from the headers of a plain response, where the body has none."""
     given, made = (_count(headers.get(f"x-{kind}-tokens", "")) for kind in ("prompt", "generated"))
     usage = facts.usage
     return replace(

@@ -33,9 +33,9 @@ def _counting(api: Api, name: str, path: str, *examples: str, model: str | None 
     Args:
         api: the API, which also defines the format of errors.
         name: the name of the registration.
-        path: matches the paths.
+        path: a regular expression that matches the paths.
         examples: paths that it matches.
-        model: its first group is the model in the path; None if the model is in the body.
+        model: a regular expression whose first group is the model in the path; None if the model is in the body.
     """
 
     def error_of_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:

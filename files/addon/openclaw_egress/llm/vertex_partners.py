@@ -3,7 +3,7 @@
 Source: the pages on Claude and Mistral models of the Vertex AI documentation, and the clients `AnthropicVertex` of the
 package `anthropic` and `MistralGCP` of `mistralai`. Both methods use the partner's own format: Anthropic's Messages and
 Mistral's Chat Completions. The model is in the path. The formats of other partners and of Mistral's OCR are not read.
-An error type is Google's or the partner's.
+Errors have Google's format or the partner's.
 
 From Claude Sonnet 4.5 on, regional and multi-region endpoints cost ten percent more than the global endpoint. The price
 data has only the prices of the global endpoint, so the cost of a call to another endpoint is unknown.

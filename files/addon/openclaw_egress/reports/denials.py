@@ -10,7 +10,7 @@ CLIENTS_SHOWN = 3
 
 
 def short_clients(clients: Sequence[str]) -> str:
-    """Return a text with the first clients and the number of other clients."""
+    """Return the first clients as text, and the number of further clients."""
     more = len(clients) - CLIENTS_SHOWN
     return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

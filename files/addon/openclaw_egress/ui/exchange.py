@@ -55,7 +55,7 @@ class Message:
 
 
 class Hidden(NamedTuple):
-    """The number of parts of a conversation that are omitted or shortened, and the number of omitted characters."""
+    """The amount of a conversation that the page does not show: omitted or shortened parts, and omitted characters."""
 
     parts: int = 0
     characters: int = 0
@@ -181,7 +181,8 @@ def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
 def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
     """Yield the text messages of one direction of a WebSocket. Split the stored body at the recorded byte sizes."""
     if object_of(message).get("body_masked"):
-        # Masking changes message sizes, so split at line feeds instead: these APIs send one line of JSON per event.
+        # Masking changes message sizes, so split at line feeds instead: the recorded APIs send each event as one line
+        # of JSON.
         yield from text_of_body(message).split("\n")
         return
     body, begin = text_of_body(message).encode(errors="replace"), 0
@@ -200,7 +201,7 @@ def text_of_body(message: object) -> str:
 
 
 def cuts_of(whole: Mapping[str, Any]) -> list[str]:
-    """Return the reasons why a record may lack turns of its exchange: it contains only a part of a body."""
+    """Return the reasons why turns of the exchange may be missing: texts that the record contains only in part."""
     cuts = []
     if object_of(whole.get("request")).get("body_truncated"):
         cuts.append("the record has only a part of the request body")

@@ -203,7 +203,7 @@ class Session(Record):
 
 
 class Denials(Handler):
-    """Denials in a period, grouped; each group has the rule that would allow it. Also the allowed traffic per class."""
+    """Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
 
     async def get(self) -> None:
         """Show the groups of denials."""

@@ -68,7 +68,7 @@ def health_of(status: Status, audits: Audits, now: float) -> HealthView:
 
 
 def audit_section(audits: Audits, now: float) -> Section:
-    """Return the section about the last audit, with a remedy if the audit is missing, old, failed or had findings."""
+    """Return the section about the last audit. Add a remedy if it is missing or too old, failed, or has findings."""
     facts = [(name, value) for name, value in _audit(audits) if value]
     last = audits.last
     if last is not None and last.findings:

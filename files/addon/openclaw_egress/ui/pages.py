@@ -32,7 +32,7 @@ def marked(text: str) -> Markup:
 
 
 def quoted(text: str) -> Markup:
-    """Return a message as HTML, with text between backticks as code. Messages of the CLI write commands like this."""
+    """Return a message of the CLI as HTML. Show the text between backticks, such as commands, as code."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return html_escape(escape(text, lines=True))

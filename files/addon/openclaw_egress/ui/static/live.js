@@ -29,7 +29,7 @@ function rowOf(line) {
   return row;
 }
 
-// Return a row that replaces the lines that the server did not search or did not send.
+// Return a placeholder row for the lines that the server skipped, with their number and a link to search them.
 function rowOfLeftOut(news) {
   const row = leftOutTemplate.cloneNode(true);
   row.dataset.before = news.before;
