@@ -1,8 +1,8 @@
-"""Checks of the hash chain. Pure: the input is the text of lines, the output is findings.
+"""Checks of the hash chain. Pure functions that take the text of lines and return findings.
 
 Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps the hash of every line. It finds
 every edit, gap and forgery. `by_itself` needs only the lines, for example those of an exported file on another machine.
-It finds every edit and gap between the first and the last line. It finds removed lines at the end only with the hash of
+It finds every edit and gap between the first and the last line. To find lines removed at the end, it needs the hash of
 the newest line from another source, such as a checkpoint in the container's log.
 """
 
@@ -107,7 +107,7 @@ class Ledger:
         return self.first + len(self.states) - 1
 
     def digest(self, seq: int) -> bytes:
-        """Return the SHA-256 of a line in this part of the ledger, or of the line before its first line."""
+        """Return the SHA-256 of line ``seq``, which must be in this part of the ledger or directly before it."""
         if seq == self.first - 1:
             return self.before
         at = 32 * (seq - self.first)
@@ -115,7 +115,7 @@ class Ledger:
 
 
 def head_of(text: str) -> dict[str, Any] | None:
-    """Return a line's JSON object; None if the text is not a line of a chain."""
+    """Return the JSON object of a line; None if the text has no valid ``seq`` and ``prev``."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -135,21 +135,24 @@ lines of a restored spool were signed with several keys.
 
 
 class Deletions:
-    """The lines that operators deleted, according to tombstones. With ``is_signed``, each tombstone must be signed."""
+    """The lines that operators deleted, according to the tombstones in the chain.
+
+    If ``is_signed`` is given, only tombstones with a valid signature count.
+    """
 
     def __init__(
         self, is_signed: SignatureCheck | None, digest_of: Callable[[int], bytes | None] | None = None
     ) -> None:
-        """Start without deletions. ``digest_of`` returns a line's hash from the ledger; pass None without a ledger."""
+        """Start without deletions. ``digest_of`` returns a line's hash from the ledger; None if there is no ledger."""
         self._is_signed = is_signed
         self._digest_of = digest_of
         self._runs: set[tuple[int, int]] = set()
         self._ordered: list[tuple[int, int]] = []
 
     def add(self, seq: int, lines: object, digest: object, signature: object) -> bool:
-        """Add the lines (such as ``12-40,50``) that a tombstone lists. Return whether the tombstone is valid.
+        """Add the ``lines`` that a valid tombstone lists, such as ``12-40,50``. Return whether it is valid.
 
-        ``seq`` is the sequence number of the tombstone's own line.
+        ``seq`` is the sequence number of the tombstone's own line, ``digest`` the hash of the last line in its list.
         """
         if not isinstance(lines, str) or not isinstance(digest, str):
             return False
@@ -167,9 +170,9 @@ class Deletions:
         return True
 
     def _is_of_chain(self, seq: int, digest: str) -> bool:
-        """Return whether the hash is that of line ``seq`` in the ledger; True without a ledger.
+        """Return whether ``digest`` is the hash of line ``seq`` in the ledger; True if there is no ledger.
 
-        A valid signature does not prove this, because one key can sign several chains, such as restored ones.
+        A valid signature does not prove this, because one key can sign several chains, for example after a restoration.
         """
         if self._digest_of is None:
             return True
@@ -177,7 +180,7 @@ class Deletions:
         return known is not None and known.hex() == digest
 
     def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """If a line of the chain is a tombstone, add its deletions, or yield a finding if the tombstone is invalid."""
+        """If ``sealed`` is a tombstone, add its deletions. Yield a finding if the tombstone is invalid."""
         if sealed.get(semconv.OUTCOME) != "deleted" or semconv.SPOOL_DELETED not in sealed:
             return
         names = (semconv.SPOOL_DELETED, semconv.SPOOL_LAST_HASH, semconv.SPOOL_SIGNATURE)
@@ -208,7 +211,7 @@ class _Signatures:
         self._unsigned: list[int] = []
 
     def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """If a line of the chain is a checkpoint, check its signature. Yield a finding if the signature is invalid."""
+        """If ``sealed`` is a checkpoint, check its signature. Yield a finding if the signature is invalid."""
         seq, digest = sealed.get(semconv.CHECKPOINT_SEQ), sealed.get(semconv.CHECKPOINT_HASH)
         if self._is_signed is None or not isinstance(seq, int) or not isinstance(digest, str):
             return
@@ -223,10 +226,9 @@ class _Signatures:
             yield Finding(FindingCode.SIGNATURE, own, own, "the signature of this checkpoint is not valid for the key")
 
     def rest(self, *, required: bool) -> Iterator[Finding]:
-        """Yield the findings that are certain only after the last line.
+        """Yield the findings that only the complete chain shows. Call this after the last line.
 
-        These are checkpoints without a signature after a signed one and, if ``required``, the absence of any signed
-        checkpoint.
+        Report each unsigned checkpoint after a signed one and, if ``required``, the lack of any signed checkpoint.
         """
         for own in self._unsigned:
             if self._oldest_valid and own > self._oldest_valid:
@@ -254,10 +256,10 @@ def against_ledger(
 
     Args:
         source: name of the spool or the destination, for messages.
-        ledger: the covered part of the chain.
+        ledger: the part of the ledger that the audit covers.
         lines: all lines that claim to be of this instance, in any order.
-        later: a function that returns the hash of a line committed after the audit began; None for an unknown line.
-        every_line: whether the lines come from the spool, which must have every line that it did not delete itself.
+        later: returns the hash of a line that was committed after the audit began; None if it does not know the line.
+        every_line: whether the lines come from the spool itself, which has every line that it did not delete.
         is_signed: the signature check; without it, signatures are ignored.
         deletions: the deletions that the spool knows; tombstones among the lines are added to them.
     """
@@ -348,7 +350,7 @@ def _absent(
     *,
     every_line: bool,
 ) -> tuple[list[int], dict[str, int]]:
-    """Return the absent lines that no record explains, and the number of explained absent lines by reason."""
+    """Return the absent lines without an explanation, and the number of others by reason (`Report.explained`)."""
     room = list(dropped)
     explained: dict[str, int] = defaultdict(int)
     absent: list[int] = []
@@ -374,7 +376,11 @@ def _absent(
 
 
 def _take_room(room: list[tuple[int, int, int]], seq: int) -> bool:
-    """Return whether a record of dropped lines covers this line. If so, count the line as dropped."""
+    """Return whether a record of dropped lines explains the absence of line ``seq``.
+
+    ``room`` contains ``(first, last, count)`` of each such record. Decrement the count, because a record
+    explains at most that many absent lines.
+    """
     for at, (first, last, count) in enumerate(room):
         if first <= seq <= last and count:
             room[at] = (first, last, count - 1)
@@ -383,7 +389,10 @@ def _take_room(room: list[tuple[int, int, int]], seq: int) -> bool:
 
 
 def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Finding]:
-    """Yield a finding for each run of absent lines and each absent part of a record whose first line is present."""
+    """Yield a finding for each run of absent lines, and one for each absent part of a record.
+
+    ``parts`` maps each expected part to the first line of its record, for the records whose first line is present.
+    """
     whole = [seq for seq in absent if seq not in parts]
     for seq in absent:
         if seq in parts:
@@ -396,7 +405,7 @@ def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Findi
 
 
 def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
-    """Return a finding about lines absent at a destination, with the ranges of lines that can be sent again."""
+    """Return ``gap`` with the ranges of its absent lines that `egress resend` can send again."""
     seqs = [seq for seq in range(gap.first, gap.last + 1) if ledger.states[seq - ledger.first] == ACKNOWLEDGED]
     gone = gap.last - gap.first + 1 - len(seqs)
     note = f"; the spool no longer has {gone} of them" if gone else ""
@@ -450,7 +459,7 @@ class _Bodies:
         elif isinstance(parts := sealed.get("parts"), int) and 0 < parts < _MAX_PARTS:
             self.parts |= dict.fromkeys(range(seq + 1, seq + parts + 1), seq)
             self._held[seq] = (parts + 1, [text])
-            # Lines arrive nearly in order, so the missing parts of older records will not arrive.
+            # Give up on the oldest incomplete records: lines arrive nearly in order, so their parts are missing.
             while len(self._held) > _MAX_HELD:
                 del self._held[next(iter(self._held))]
         else:
@@ -575,9 +584,9 @@ _MAX_GAP = 1_000_000
 
 
 def _chosen(links: _Links) -> tuple[dict[int, bytes], int, list[Finding]]:
-    """Return the hash of the chain's line for each sequence number, the count of duplicates, and findings.
+    """Choose one line for each sequence number. Return their hashes by number, the count of duplicates, and findings.
 
-    If several lines have the same sequence number, the chain's line is the one whose hash is ``prev`` of the next line.
+    If several lines have the same sequence number, choose the one whose hash is ``prev`` of the next line.
     """
     order = sorted(range(len(links.seqs)), key=links.seqs.__getitem__)
     chosen: dict[int, bytes] = {}

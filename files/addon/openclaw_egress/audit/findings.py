@@ -33,7 +33,7 @@ class FindingCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem. ``first`` and ``last`` are sequence numbers of the affected lines; 0 if no valid one is known."""
+    """One problem. ``first`` and ``last`` are the first and last affected line; 0 if no valid number is known."""
 
     code: FindingCode
     first: int
@@ -75,7 +75,7 @@ class Report:
         source: name of the audited spool, destination or file, for messages.
         lines: number of lines of the chain in the audited range.
         found: number of lines of the source that match the chain.
-        duplicates: number of additional copies of matching lines. Copies are no problem.
+        duplicates: number of additional copies of matching lines. They are not findings.
         explained: number of absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
             ``local``, ``dropped``, ``deleted`` (by an operator), ``pruned`` (from the spool, after the destination
             acknowledged them), or ``lost_by_restore`` (the replaced spool had them, the destination does not).
@@ -83,7 +83,7 @@ class Report:
         masked_bodies: number of bodies whose hash was not compared, because secrets in them are masked.
         last_seq, last_hash: sequence number and hash of the newest line of the range.
         signed_seq: sequence number of the newest line that a valid signature covers; 0 if no line is covered, None
-            without a key.
+            if signatures were not checked.
         restored: the restorations of the spool from backups.
     """
 

@@ -23,7 +23,10 @@ from openclaw_egress.spool.restorations import Restore
 
 
 def lines_of_spool(store: Store, reader: SpoolReader, ledger: Ledger, end_ns: int) -> Iterator[ChainLine]:
-    """Yield the lines of the spool's current and previous instances, without lines that only a replaced spool had."""
+    """Yield the lines of the spool's current and previous instances at the destination.
+
+    Omit the lines that a previous instance wrote after the backup: `branches` checks these.
+    """
     for restore in reader.restores():
         if restore.seq >= ledger.first:
             for line in store.lines(restore.instance_id, ledger.earliest_ns, end_ns):
@@ -36,9 +39,9 @@ def lines_of_spool(store: Store, reader: SpoolReader, ledger: Ledger, end_ns: in
 def branches(
     store: Store, reader: SpoolReader, ledger: Ledger, end_ns: int, is_signed: SignatureCheck | None
 ) -> Iterator[Report]:
-    """Yield a report for each restoration in the audited range, if the previous instance wrote lines after the backup.
+    """Yield a report for each restoration in the audited range that has a branch: lines written after the backup.
 
-    As in an exported file, lines after the newest signed checkpoint of a branch can be forged.
+    As with an exported file, the check cannot detect forged lines after the newest signed checkpoint of a branch.
     """
     for restore in reader.restores():
         if not ledger.first <= restore.seq + 1 <= ledger.last:
@@ -63,19 +66,29 @@ def branches(
 
 
 def _head_of(restore: Restore) -> tuple[int, str] | None:
-    """Return sequence number and hash of the branch's newest line; None if the restoration replaced another spool."""
+    """Return sequence number and hash of the replaced spool's newest line, if that spool wrote the branch.
+
+    Return None if the restoration replaced a spool of another instance, or lost no lines.
+    """
     follows = restore.lost_lines and restore.replaced_seq - restore.lost_lines == restore.seq
     is_own = follows and restore.replaced_instance == restore.instance_id
     return (restore.replaced_seq, restore.replaced_hash) if is_own else None
 
 
 def _check_in_branch(is_signed: SignatureCheck | None, seq: int) -> SignatureCheck | None:
-    """Return a signature check that uses the previous instance's key, which is valid for the backup's newest line."""
+    """Return a signature check for the lines of a branch.
+
+    They are signed with the key of the instance that wrote the backup's newest line ``seq``, but their own numbers
+    would select the restored spool's key.
+    """
     return None if is_signed is None else lambda signature, text, _: is_signed(signature, text, seq)
 
 
 def _with_lost_lines(report: Report, restore: Restore) -> Report:
-    """Count absent newest lines of the replaced spool as lost, because a finding would recur in every audit."""
+    """Count the lines that are absent at the end of a branch as lost by the restoration.
+
+    Remove the finding about them, because it would recur in every audit without a remedy.
+    """
     lost = restore.replaced_seq - max(report.last_seq, restore.seq)
     if _head_of(restore) is None or lost <= 0:
         return report
@@ -88,15 +101,16 @@ def _with_lost_lines(report: Report, restore: Restore) -> Report:
 
 
 def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, strays: list[int]) -> Iterator[ChainLine]:
-    """Yield the previous instance's lines, beginning with the backup's newest line.
+    """Yield the previous instance's lines, from the backup's newest line on.
 
-    If the line after the backup does not contain the hash of that newest line, add its sequence number to ``strays``.
+    If ``prev`` of the first line after the backup is not the hash of the backup's newest line, add the sequence number
+    of that first line to ``strays``.
     """
     newest = reader.digest(restore.seq) if restore.seq else bytes.fromhex(GENESIS)
     for line in store.lines(restore.instance_id, restore.begin_ns, end_ns):
         sealed = head_of(line.text)
         if sealed is None or sealed["seq"] < restore.seq:
-            continue  # Skip this line here: `lines_of_spool` yields it for the check against the ledger.
+            continue  # `lines_of_spool` yields this line, for the check against the ledger.
         if sealed["seq"] == restore.seq + 1 and newest is not None and sealed["prev"] != newest.hex():
             strays.append(restore.seq + 1)
         yield line

@@ -44,10 +44,10 @@ class Store(Protocol):
 
 
 def store_at(url: str, environ: Mapping[str, str]) -> Store:
-    """Return the destination at an OTLP endpoint, or at the base URL of a Loki server.
+    """Return a client for the destination at an OTLP endpoint, or at the base URL of a Loki server.
 
     Args:
-        url: the value of ``OTEL_EXPORTER_OTLP_LOGS_ENDPOINT``, or ``http://10.0.0.2:3100``.
+        url: the value of ``OTEL_EXPORTER_OTLP_LOGS_ENDPOINT``, or a base URL such as ``http://10.0.0.2:3100``.
         environ: credentials and certificates, as for the exporter (``OTEL_EXPORTER_OTLP_*``).
 
     Raises:

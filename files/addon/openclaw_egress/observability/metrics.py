@@ -35,9 +35,9 @@ class Metrics:
         self._model_calls.count(call)
 
     def gauges(self, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a function that returns the values of gauges without labels. Each scrape calls the function.
+        """Register gauges without labels. Each scrape calls ``read``, which returns their values by name.
 
-        The keys of the returned mapping are names without `PREFIX`.
+        The names are without `PREFIX`.
         """
         self.registry.register(_Gauges(read))
 

@@ -8,8 +8,8 @@ The rule, in order:
 3. At any other path, neither body of the exchange is recorded if one of them contains:
    - a credential field with a value (JSON, JSON lines, form, multipart, XML, YAML, event stream, text);
    - a value in the format of a known key;
-   - bytes that cannot be read: an unknown or invalid content coding, or a binary type at a path of sessions or
-     accounts.
+   - bytes that cannot be read: an unknown or invalid content coding or, at a path for sessions or accounts, a binary
+     content type.
 
 The scan works on bytes and does not parse, so it finds credentials in bodies of any format and content type. It accepts
 chunks of any size, takes linear time, and keeps a bounded number of bytes between chunks. The result does not depend on
@@ -82,15 +82,15 @@ def _after(words: str, root: str) -> str:
 
 
 def _whole(root: str, plural: str = "") -> str:
-    """Return the pattern for a root that names a secret only as the whole name: ``token``, not ``next_page_token``."""
+    """Return the pattern that matches a root only if it is the whole name: ``token``, but not ``next_page_token``."""
     return rf"""(?<={_BEFORE_NAME}{root}){plural}(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
 
 
 _IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
 _TOKENS = "access refresh id session auth bearer security api bot github gitlab"
 _KEYS = "access private signing client api encryption"
-# Maps each root of a secret field's name to the pattern that must follow it. The root is fixed text, because a search
-# for fixed text is fast. A name may have a prefix, as in openaiApiKey.
+# For each root (a word in names of secret fields), the pattern that must follow it. Roots are fixed text, because a
+# search for fixed text is fast. A name can have other words before the root, as in openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
     "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
@@ -122,8 +122,8 @@ _PAIRS = [
     (label, re.compile(label + rf"""(?:["\n]{{0,8}}+[:=]\n{{0,8}}+"?|>\n{{0,8}}+)(?:{_NAME})\]?["\n;<]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
 ]
-# Every match of a name contains one of these characters, at most _BEFORE bytes after the start of the match and at most
-# _AFTER bytes before its end.
+# Every match of a name contains one of these characters. At most _BEFORE bytes of the match precede the character, and
+# at most _AFTER bytes of the match begin with it.
 _ASSIGNMENTS = (b":", b"=", b">")
 _BEFORE, _AFTER = 200, 80
 _NAME_CARRY = 512
@@ -163,7 +163,7 @@ _OTHER_SHAPES = [
 _MARKS = (b"-", b"_")
 _ONE_MARK = bytes.maketrans(b"_", b"-")
 _MOST_MARKS = 4096
-# The last word of each prefix that ends in a dash or an underscore (`pat` for `github_pat_`); empty for other prefixes.
+# For each prefix that ends in a dash or an underscore, its last word (`pat` for `github_pat_`); empty for the others.
 _TAIL_OF = [re.split(rb"[-_]", prefix)[-2] if prefix.endswith(_MARKS) else b"" for prefix in _SHAPES_OF]
 _TAILS = tuple(tail for tail in _TAIL_OF if tail)
 _LONGEST_TAIL = max(map(len, _TAILS))
@@ -252,8 +252,8 @@ class CredentialScan:
         data = _unescaped(data)
         text = self._text + data
         names = self._names + data.translate(_FOLDED, _DROPPED)
-        # The text begins with bytes kept from previous chunks. If their number is at its limit, skip matches that begin
-        # in the first of them, because the previous search covered these matches.
+        # The text begins with bytes kept from previous chunks. If these bytes have the maximum length, their first
+        # _LOOK_BACK bytes are only context for look-behind: the previous search covered the matches that begin there.
         start = _LOOK_BACK if len(self._text) == _SHAPE_CARRY else 0
         self.found = _has_shape(text, start) or _has_name(names)
         self.over = self.found

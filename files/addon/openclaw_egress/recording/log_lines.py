@@ -30,7 +30,7 @@ MAX_ATTRIBUTES_BYTES = 48_000
 SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
 
 _CHAIN_BYTES = 128  # room for {"seq":…,"prev":"…",
-_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the fields that describe the part
+_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the fields that say which part this is
 
 AttributeValue = str | int | float | bool | list[str]
 
@@ -209,7 +209,7 @@ def _pieces(text: str) -> Iterator[str]:
         encoded = _json(text[start : start + length])
         size = _size(encoded)
         taken = min(length, len(text) - start)
-        # Choose the length of the next piece by the size of this one, because it probably needs as many escapes.
+        # Adapt the length of the next piece, assuming that its text needs about as many escapes as this one.
         length = max(1, taken * _PART_BYTES // size - 8)
         if size <= _PART_BYTES:
             yield encoded

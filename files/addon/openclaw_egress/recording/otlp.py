@@ -60,7 +60,7 @@ def make_resource(instance_id: str, service_name: str | None = None, host_name: 
 
 
 def encode_resource(resource: Resource) -> bytes:
-    """Return a resource and its scope, encoded as `assemble` needs them."""
+    """Return a resource and its scope for `assemble`: two encoded messages, each after its length as a varint."""
     probe = ReadableLogRecord(LogRecord(timestamp=0, observed_timestamp=0), resource, SCOPE)
     logs = encode_logs([probe]).resource_logs[0]
     scope_logs = logs.scope_logs[0]

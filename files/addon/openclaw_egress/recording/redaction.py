@@ -1,8 +1,8 @@
 """Redaction: converts text from traffic to valid UTF-8 without secrets.
 
 All text is redacted here before it reaches the disk, a log or the destination. Pure functions; none raises on invalid
-input. Secret headers and query parameters are recognised by their names, keys in any place by their format. A key in a
-format of `masking` is replaced by a mark with its fingerprint.
+input. Secret headers and query parameters are recognised by name; API keys are recognised by format, wherever they
+occur. If `masking` knows the format of a key, the replacement contains the key's fingerprint.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def key_fingerprint(headers: Iterable[tuple[str, str]]) -> str | None:
 def is_token_endpoint(host: str, path: str) -> bool:
     """Return whether bodies at this path are credentials (OAuth, logins, key management), which are never recorded.
 
-    Every spelling of a path counts: percent-encoding (also repeated), case, empty segments, parameters after ``;``, a
-    trailing slash. Names of models and deployments do not count, because operators choose them.
+    Recognise other spellings of a path: percent-encoding (also repeated), upper case, empty segments, parameters after
+    ``;``, a trailing slash. Ignore names of models and deployments, because operators choose them.
     """
     clean = path.partition("?")[0]
     for _ in range(_MAX_DECODINGS):
@@ -167,7 +167,7 @@ def _names_credentials(segment: str) -> bool:
 
 
 def is_secret_field(name: str) -> bool:
-    """Return whether a form field or query parameter with this name holds a secret or requests one."""
+    """Return whether a form field or query parameter with this name is secret or occurs only in token requests."""
     return _is_secret_parameter(name) or unquote_plus(name).strip().lower() in _GRANT_FIELDS
 
 

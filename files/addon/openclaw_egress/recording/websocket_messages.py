@@ -38,7 +38,7 @@ class Messages:
         return SEPARATOR + payload if begins and not first else payload
 
     def facts(self) -> dict[str, Any]:
-        """Return the members that describe these messages in the record's JSON."""
+        """Return the count, bytes and sizes of these messages, as members of the record's JSON."""
         return {"messages": self.count, "bytes": self.size, "sizes": list(self.sizes)}
 
 
@@ -46,8 +46,8 @@ class Messages:
 class WebSocket:
     """The part of a WebSocket that one record describes.
 
-    `connection_id` is the ID of the exchange that began with the handshake. The record of a single response has the ID
-    of the connection on which it was requested.
+    `connection_id` is the ID of the exchange that began with the handshake. If each response on the connection has a
+    record of its own (OpenAI's Responses API), all these records have the same `connection_id`.
     """
 
     connection_id: str

@@ -5,10 +5,10 @@ A backup is one SQLite file. It contains the spool as of one moment, without exc
 also the private signing key and, if it is in the state directory, the CA. The key ``backup`` in the table ``meta``
 marks the file as a backup.
 
-A restored spool is a new instance. The previous instance may have written more lines after the backup, with the same
-numbers that new lines of the restored spool get. Therefore the restored spool gets a new instance ID, and it continues
-the chain with a line that records the restoration; see `restorations`. That line also names the newest line of the
-replaced spool, so that an audit can name the lines that the restoration lost.
+A restored spool is a new instance. The previous instance may have written more lines after the backup, and the restored
+spool uses the same sequence numbers for its own new lines. Therefore the restored spool gets a new instance ID, and it
+continues the chain with a line that records the restoration; see `restorations`. That line also names the newest line
+of the replaced spool, so that an audit can name the lines that the restoration lost.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
     Raises:
         SpoolError: the spool or a key cannot be read, or the file exists or cannot be written.
     """
-    if str(target) == "-":  # In `restore`, this name means standard input.
+    if str(target) == "-":  # `egress restore -` reads standard input.
         raise SpoolError("-: a backup cannot be written to standard output: name a new file")
-    if target.is_dir():  # This includes the empty name, because it means the working directory.
+    if target.is_dir():  # An empty name is the working directory.
         raise SpoolError(f"{target}: this is a directory: name a new file")
     if os.path.lexists(target):
         raise SpoolError(f"{target} exists already: name another file")
@@ -161,9 +161,9 @@ def _describe(db: sqlite3.Connection, open_exchanges: int = 0) -> Made:
 
 @contextmanager
 def _unfinished(target: Path) -> Iterator[tuple[Path, int]]:
-    """Create an empty file (0600) next to the target, and delete it at the end. Also delete files of killed commands.
+    """Yield an empty file (0600) next to the target and its descriptor, then delete the file.
 
-    A lock on the descriptor distinguishes a file in use from a file that a killed command left.
+    First delete the files that killed commands left. A file that a running command uses is locked.
     """
     prefix = f".{target.name}."
     try:
@@ -220,7 +220,7 @@ def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Resto
             aside = _put_aside(path) if previous else None
             _own(copy, path.parent)
             copy.rename(path)
-            for side in _SIDE_FILES[:2]:  # A reader may have created these files for the previous spool.
+            for side in _SIDE_FILES[:2]:  # A reader of the previous spool may have created them again.
                 Path(f"{path}{side}").unlink(missing_ok=True)
             _sync_directory(path.parent)
         except OSError as error:
@@ -238,7 +238,11 @@ def _remedy(error: OSError, path: Path) -> str:
 
 
 def _previous(path: Path, *, replace: bool) -> bool:
-    """Return whether a spool exists. Raise if commands wait for it, or if it has records and ``replace`` is not set."""
+    """Return whether the state directory has a spool.
+
+    Raises:
+        SpoolError: an operator command is queued for this spool, or it has records and ``replace`` is False.
+    """
     if not os.path.lexists(path):
         return False
     if not stat.S_ISREG(path.lstat().st_mode):
@@ -450,7 +454,7 @@ def _put_aside(path: Path) -> Path:
     aside = path.with_name(f"{path.name}.replaced-{datetime.now():%Y%m%dT%H%M%S.%f}")
     log, log_aside = Path(f"{path}-wal"), Path(f"{aside}-wal")
     if log.exists():
-        # Keep the WAL under a second name, because SQLite deletes the WAL of a damaged file.
+        # Give the WAL a second name before SQLite opens the file, because it deletes the WAL of a damaged file.
         os.link(log, log_aside, follow_symlinks=False)
     try:
         with contextlib.closing(connect(path)) as db:

@@ -224,7 +224,7 @@ class CommandQueue:
     def _clear_log(self) -> bool:
         """Truncate SQLite's WAL, which still contains deleted lines. Return False if a reader prevented it."""
         with spool_errors(self._storage.path), contextlib.closing(connect(self._storage.path)) as db:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # Do most of the work without delaying writers.
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # Copy most pages without blocking writers.
             db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             return bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
@@ -263,7 +263,7 @@ class CommandQueue:
         return self._queue.send_again(seqs, _STATES[command.action], command.why, command.id)
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
-        """Delete the results of old commands whose file no longer exists."""
+        """Delete the progress of commands that are older than `KEPT_SECONDS`, unless they are still in the queue."""
         oldest = f"{KEY}{time.time_ns() - KEPT_SECONDS * 10**9:020d}"
         waiting = {command_id for _, command_id in self._waiting()}
         keys: list[Any] = db.execute("SELECT key FROM meta WHERE key >= ? AND key < ?", (KEY, oldest)).fetchall()

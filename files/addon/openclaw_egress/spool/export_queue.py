@@ -115,7 +115,7 @@ class ExportQueue:
         try:
             self._mark_acknowledged(seqs, why)
         except SpoolError:
-            # On a full disk, release the reserve so that lines can be marked: only acknowledged lines can be deleted.
+            # The disk may be full. Release the reserve and retry: only lines marked as acknowledged can be deleted.
             if not release_reserve(self._storage.path):
                 raise
             self._mark_acknowledged(seqs, why)

@@ -41,7 +41,7 @@ PROBE_BYTES = 128 * 1024
 
 
 class Flusher:
-    """The flush thread of a spool and its tasks.
+    """The flush thread of a spool, and the tasks that it runs.
 
     Args:
         storage: the spool's file.
@@ -114,7 +114,7 @@ class Flusher:
             database.close()
 
     def _flush_and_move(self, database: sqlite3.Connection) -> bool:
-        """Flush the spool, and checkpoint a large WAL. Return whether the checkpoint failed, as on a full disk."""
+        """Flush the spool, and checkpoint a large WAL. Return whether the checkpoint failed: the disk may be full."""
         try:
             self.sync()
         except OSError as error:
@@ -131,7 +131,7 @@ class Flusher:
         return False
 
     def fold_usage(self) -> None:
-        """Add the exchanges that are missing from the hourly totals.
+        """Add exchanges that are not counted yet to the hourly totals.
 
         Raises:
             SpoolError: the disk cannot be written.
@@ -174,7 +174,7 @@ class Flusher:
             ):
                 self._move_log()
         except SpoolError:
-            pass  # Continue: the transaction has set `problem`, and some lines may have been deleted.
+            pass  # Probe the disk anyway: the lines deleted before the error may have freed enough space.
         if not self._probe():
             return False
         if not self._settle_left():
@@ -201,7 +201,7 @@ class Flusher:
             return False
         with self._storage.lock:
             if self._storage.failures != failures:
-                # A write from the event loop failed while this thread probed the disk.
+                # Keep `problem`, because a write from the event loop failed during the probe.
                 return False
             self._storage.problem = None
             text = f"spool {self._path}: the disk can be written again; exchanges are accepted"
@@ -221,7 +221,7 @@ class Flusher:
             return
         self._reserve = size
         log_pages, file_pages = WAL_SAFETY_PAGES, MAX_PAGES
-        # Ignore errors here, because the next write reports a failing disk.
+        # Ignore errors: if the disk fails, the next write reports it.
         with contextlib.suppress(OSError, sqlite3.Error), self._storage.lock:
             if not enough:
                 disk = os.statvfs(self._path.parent)

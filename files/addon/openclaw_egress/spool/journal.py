@@ -62,7 +62,7 @@ class Journal:
         )
 
     def interrupted(self, only: str | None = None) -> Iterator[ExchangeRecord]:
-        """Yield each exchange in progress, or only the one with the ID ``only``, as a record (``interrupted``)."""
+        """Yield a record with the outcome ``interrupted`` for each exchange in progress, or for only one ID."""
         for exchange_id, class_name, begin_ns, head in self._db.execute(
             "SELECT id, class, begin_ns, head FROM exchanges WHERE ?1 IS NULL OR id = ?1 ORDER BY begin_ns", (only,)
         ).fetchall():
@@ -136,7 +136,7 @@ def _is_masked(stated: dict[str, Any], name: str) -> bool:
 
 
 def _masked(body: Body | None, stated: dict[str, Any], name: str) -> Body | None:
-    """If the journalled bytes of a body are masked, take the size, hash and mask count from the stored fields."""
+    """If the journalled body is masked, take the size and hash of the original and the mask count from ``stated``."""
     if body is None or not _is_masked(stated, name):
         return body
     known = stated[name]

@@ -69,7 +69,7 @@ class Ledger:
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
 
     def _load_newest_acknowledged(self) -> int:
-        """Return the latest time among the most recent acknowledged lines; 0 if there are none."""
+        """Return the latest time of an acknowledged line among the last `_RECENT` kept lines; 0 if there is none."""
         rows = self._db.execute(
             f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (_RECENT,),
@@ -83,7 +83,7 @@ class Ledger:
         rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
-            # Times must increase within one record, so they may go back only before its first line.
+            # Within one record, times must increase. Therefore handle a clock set back only before its first line.
             if not ledger and state.time_ns - now > MAX_SKEW_NS:
                 self._set_back(now)
             state.seq += 1
@@ -99,11 +99,11 @@ class Ledger:
         return [seq for seq, _, _ in ledger]
 
     def _set_back(self, now_ns: int) -> None:
-        """If the clock was set back, let the times of lines follow it, and write a line about the change.
+        """If the clock was set back, use its earlier time for the next lines, and write a line about the change.
 
-        Times never go back beyond the newest acknowledged time. Loki refuses lines that are more than 10 minutes ahead
-        of its own clock. If it acknowledged that time, this host's clock was right then and is wrong now. Loki also
-        refuses lines that are more than an hour older than the newest line of their stream.
+        Never go back beyond the newest acknowledged time. Loki refuses lines that are more than 10 minutes ahead of its
+        own clock, so a time that it acknowledged was right, and this host's clock is wrong now. Loki also refuses
+        lines that are more than an hour older than the newest line of their stream.
         """
         state = self._storage.totals
         back_to, before = max(now_ns, self.newest_acknowledged_ns), state.time_ns
@@ -143,9 +143,9 @@ class Ledger:
     def note(
         self, what: str, why: str, seqs: Sequence[int], class_name: str, more: Mapping[str, AttributeValue] = _NO_MORE
     ) -> int:
-        """Write a line that records a change of other lines. Return the sequence number of the new line.
+        """Write a line that records a change to the lines ``seqs``. Return the sequence number of the new line.
 
-        The line contains the reason, the sequence numbers of the changed lines, and the hash of the last of them.
+        The line has the outcome ``what``, the reason, the numbers of the changed lines, and the hash of the last one.
         ``more`` adds attributes.
         """
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()

@@ -61,7 +61,7 @@ class Denied(NamedTuple):
 
 
 def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
-    """Derive the columns that a record of an older version lacks from the record's log line and reason.
+    """Derive the columns that an older version did not write from the record's rule, reason and log line.
 
     If a line cannot be parsed, treat its denial as enforced; `SpoolReader.audit` reports the line. Accept values of any
     type, because one damaged row must not stop the proxy.

@@ -330,7 +330,7 @@ class SpoolReader:
         if filters.id:
             where.append(f"{_BY_EXCHANGE} AND exchange_id >= ? AND exchange_id < ?")
             values += [filters.id, filters.id + "\U0010ffff"]
-        # A file of an older version may lack columns. Add them in the query: only `Spool` may write them to the file.
+        # A file of an older version may lack columns. Select NULL for them: only `Spool` may migrate the file.
         absent = ", ".join(f"NULL AS {name}" for name in self._absent)
         records = f"(SELECT *, {absent} FROM records)" if absent else "records"  # noqa: S608 - constants
         return f"FROM {records} WHERE {' AND '.join(where)}", values
@@ -360,7 +360,7 @@ class SpoolReader:
         return _text_or_empty(row[0]) if row else None
 
     def usage_details(self, seq: int) -> dict[str, int]:
-        """Return the counts that only a record's attributes contain (`semconv.USAGE_DETAILS`), by name."""
+        """Return the usage counts of a record that have no column (`semconv.USAGE_DETAILS`), by name."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         try:
@@ -391,8 +391,8 @@ class SpoolReader:
     def find_range(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
         """Return the same as `range_of`, without reading the whole ledger.
 
-        Times increase between the lines of `lines_after_clock_change`, so a binary search finds the range. In a
-        tampered ledger it can miss lines, so an audit must use `range_of`.
+        Times increase except at the lines of `lines_after_clock_change`. Therefore use a binary search in each part
+        between these lines. It can miss lines of a tampered ledger, so an audit must use `range_of`.
         """
         newest = self.head()[0]
         found: list[range] = []
@@ -552,7 +552,7 @@ class SpoolReader:
             yield from usage_totals.read(self._read(), by, since_ns, until_ns, class_name, times=times).items()
 
     def counted_urls(self, part: str, lines: int = 20_000) -> Iterator[tuple[str, str, str]]:
-        """Yield ``(class, host, url)`` of exchanges with reported tokens whose URL contains ``part``.
+        """Yield ``(class, host, url)`` of exchanges that report token counts and whose URL contains ``part``.
 
         Search only the newest ``lines`` lines.
         """

@@ -39,7 +39,7 @@ class Restore(NamedTuple):
 
 
 def remember(db: sqlite3.Connection, backup_seq: int, seq: int) -> None:
-    """Store the text of the line ``seq``, which records the restoration of a backup."""
+    """Store the text of line ``seq``, which records a restoration. ``backup_seq`` is the newest line of the backup."""
     encoded = db.execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()[0]
     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{RESTORED}{backup_seq}", decode_text(encoded)))
 

@@ -92,7 +92,7 @@ def absent_until(version: int) -> dict[str, str]:
 
 
 def reason_code(why: str | None) -> str:
-    """Return the code of a dead letter's reason: the text before its first colon, or ``refused`` without a code."""
+    """Return the code of a dead letter's reason: the text before the first colon, or ``refused`` without one."""
     code = (why or "").partition(":")[0]
     return code if code and code.replace("_", "").isalnum() and code.islower() else "refused"
 

@@ -31,7 +31,7 @@ REPEAT_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Totals:
-    """Values to restore if a transaction fails: the end of the chain, and rows and bytes by state and class."""
+    """The end of the chain, and totals of the contents, kept in memory. A failed transaction restores them."""
 
     seq: int
     hash: str
@@ -187,7 +187,7 @@ class Storage:
             self.problem = why
 
     def report(self, level: int, text: str, error: Exception | None = None) -> None:
-        """Log a text. Log the same text at most once in `REPEAT_SECONDS`."""
+        """Log a text, unless it repeats the last one of this level within `REPEAT_SECONDS`."""
         before, when = self._logged.get(level, ("", 0.0))
         now = time.monotonic()
         if text != before or now - when > REPEAT_SECONDS:

@@ -112,7 +112,7 @@ class Spool:
     def close(self) -> None:
         """Flush and close the spool, and release the lock."""
         self._flusher.stop()
-        with contextlib.suppress(SpoolError):  # The next start adds the missing exchanges to the totals.
+        with contextlib.suppress(SpoolError):  # On failure, the next start updates the totals.
             self.fold_usage()
         with self._storage.lock:
             self.reader.close()
@@ -170,7 +170,7 @@ class Spool:
     def recover(self) -> int:
         """Record the exchanges that a crash interrupted. Return their number.
 
-        If a request was held back and not committed completely, no byte of it was sent, so delete the exchange.
+        Delete exchanges of which no byte was sent, because the request was held back until the journal had all of it.
         """
         with self._storage.lock, spool_errors(self.path):
             found = dict(self._storage.db.execute("SELECT id, head FROM exchanges").fetchall())
@@ -277,7 +277,7 @@ class Spool:
         return seqs
 
     def fold_usage(self) -> None:
-        """Add the exchanges that are missing from the hourly totals. The flush thread calls this."""
+        """Add exchanges that are not counted yet to the hourly totals. The flush thread calls this."""
         self._flusher.fold_usage()
 
     def rebuild_usage(self) -> int:
@@ -390,6 +390,6 @@ class Spool:
 
 
 def _never_left(head: str) -> bool:
-    """Return whether a journalled request was never sent, because it was held back and not committed completely."""
+    """Return whether no byte of a request was sent: it was held back, and the journal does not have all of it."""
     known = json.loads(head)
     return bool(known.get("request_held")) and not known.get("request_complete")
