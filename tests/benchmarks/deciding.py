@@ -31,7 +31,7 @@ POLICIES, REQUESTS = 34, 310
 
 
 def policy_of(rules: int) -> tuple[Policy, list[Destination]]:
-    """Return a policy whose class has N rules of several kinds, and destinations that match some of the rules."""
+    """Return a policy with this number of rules, of several kinds, and destinations that match some of them."""
     chance = random.Random(rules)
     names = [f"host-{number}.zone-{number % 97}.example" for number in range(rules)]
     third = rules // 3

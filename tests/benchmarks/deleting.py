@@ -3,8 +3,8 @@
     python -m tests.benchmarks.deleting [LINES]
 
 Deletes all exchanges and denials of a spool (see `auditing`) in the flush thread, while another thread adds a record
-every 5 ms. Prints the duration of the deletion. For the other thread, prints the longest waiting time and the 99th
-percentile.
+every 5 ms. Prints the duration of the deletion. Of the times that the other thread waits, prints the longest and the
+99th percentile.
 """
 
 from __future__ import annotations

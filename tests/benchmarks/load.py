@@ -1,10 +1,11 @@
-"""Load for benchmarks, as a separate process: clients with open connections, and the provider behind the proxy.
+"""Load for benchmarks, in a process of its own: either the clients, or the provider behind the proxy.
 
     python -m tests.benchmarks.load CLIENTS SECONDS PROXY_URL https://HOST:PORT/PATH BODY_FILE CA_FILE
     python -m tests.benchmarks.load --provider CHAIN_FILE KEY_FILE ANSWER_FILE
 
-Each client sends the same request again as soon as it has the response. The first form prints ``{"requests": …,
-"seconds": …}``, and exits with 1 if a status is not 200. The second form prints its port and runs until SIGTERM.
+Each client keeps one connection open, and sends the same request again as soon as it has the response. The clients
+print ``{"requests": …, "seconds": …}``, and exit with 1 if a status is not 200. The provider prints its port and runs
+until SIGTERM.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ async def run_clients(clients: int, seconds: float, proxy: str, target: str, bod
 
 
 async def provide(chain: str, key: str, answer: bytes) -> None:
-    """Send the same response to every request."""
+    """Serve as the provider: respond to every request with the body ``answer``."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(chain, key)
     data = (

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.masking
 
 To record an exchange, the benchmark captures it, writes its request to the journal, and commits its record, as the
-proxy does for a request that it holds. Other work of the proxy, such as TLS, is not measured. Compare only times of the
-same run. Writes build/masking.json; exits with 1 if a goal is missed.
+proxy does for a request that it holds back until it is journalled. Other work of the proxy, such as TLS, is not
+measured. Compare only times of the same run. Writes build/masking.json; exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def record(spool: Spool, body: bytes, masks: Masks) -> None:
 
 
 def seconds(function: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Return the processor time of a call in seconds: the minimum over several rounds."""
+    """Return the CPU time of a call in seconds: the minimum over several rounds."""
     best = float("inf")
     for _ in range(rounds):
         start = time.thread_time()
@@ -58,7 +58,7 @@ def seconds(function: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 
 def measure() -> list[Result]:
-    """Measure bodies without secrets, an image, source code and a hostile body. Return the results."""
+    """Measure a body without secrets, an image, source code and a hostile body. Return the results."""
     body = recording.body(100_000)
     image = b'{"data": "' + base64.b64encode(random.Random(1).randbytes(750_000)) + b'"}'
     code = json.dumps("".join(path.read_text() for path in sorted(Path("files/addon").rglob("*.py")))).encode()[

@@ -1,12 +1,11 @@
-"""`make bench`: measure the cost of recording under load, beside a stock mitmdump that records nothing.
+"""`make bench`: measure the cost of recording under load, compared to a stock mitmdump that records nothing.
 
     python -m tests.benchmarks.recording [--profile NAME]
 
-Clients on loopback send requests over TLS and receive responses of 2 KB. On a machine with several processors, the
-measured proxy runs on a processor of its own. Compare only times of the same run. The table also shows the proxy's
-processor time per request, which depends less on other load on the machine than the requests per second. Writes
-build/recording.json; exits with 1 if a goal is missed. `--profile` writes py-spy samples to build/NAME-….txt; py-spy
-must be installed.
+Clients on loopback send requests over TLS and receive responses of 2 KB. On a machine with several CPUs, the measured
+proxy has a CPU of its own. Compare only times of the same run. The table also shows the proxy's CPU time per
+request, which depends less on other load on the machine than the requests per second. Writes build/recording.json;
+exits with 1 if a goal is missed. `--profile` writes py-spy samples to build/NAME-….txt; py-spy must be installed.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ ANSWER = {
 
 @dataclass(frozen=True)
 class Load:
-    """Requests per second, and microseconds of the proxy's processor time for each request."""
+    """Requests per second, and microseconds of the proxy's CPU time for each request."""
 
     per_second: float
     cpu_us: float
@@ -64,7 +63,7 @@ def body(size: int) -> bytes:
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield the process. Send it the signal ``how`` when the context exits, and wait for its end."""
+    """Yield the process. When the context exits, send it the signal ``how`` and wait until it ends."""
     try:
         yield process
     finally:
@@ -97,13 +96,13 @@ def stock(directory: Path, upstream_ca: Path) -> Iterator[tuple[int, int]]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process and its threads so far (proc_pid_stat(5))."""
+    """Return the CPU time of a process and its threads so far (proc_pid_stat(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def load(pid: int, proxy: str, url: str, file: Path, ca: Path) -> Load:
-    """Send requests to a proxy for `SECONDS`. Measure the processor time of its process `pid`."""
+    """Send requests to a proxy for `SECONDS`. Measure the CPU time of its process `pid`."""
     before = cpu_seconds(pid)
     said = subprocess.run([*LOAD, str(CLIENTS), str(SECONDS), proxy, url, file, ca], check=True, stdout=subprocess.PIPE)
     used = cpu_seconds(pid) - before
@@ -112,7 +111,7 @@ def load(pid: int, proxy: str, url: str, file: Path, ca: Path) -> Load:
 
 
 def pin(pid: int, processor: int) -> None:
-    """Pin all threads of a process to one processor if the machine has several."""
+    """Pin all threads of a process to one CPU if the machine has several."""
     if (os.cpu_count() or 1) > 1:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {processor})
@@ -177,7 +176,7 @@ def profiled(pid: int, name: str | None) -> Iterator[None]:
 
 
 def results(found: dict[tuple[str, str], list[Load]]) -> Iterator[Result]:
-    """Yield the median speed, the minimum processor time, and the ratios that have goals."""
+    """Yield the median speed and the minimum CPU time of each proxy, and the ratios that have goals."""
     for size in SIZES:
         loads = {kind: runs for (of, kind), runs in found.items() if of == size}
         speed = {kind: statistics.median(run.per_second for run in runs) for kind, runs in loads.items()}

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.ui [EXCHANGES]
 
-Every 20th record is a denial. The records around the middle are those of agent runs, whose conversations grow. For each
-view, prints the longest elapsed time and the longest processor time of three requests; the latter depends less on other
-programs. Also prints the peak memory of the process. Exits with 1 if a view takes a second or longer.
+Every 20th record is a denial. The records in the middle of the spool belong to agent runs; in each run, every request
+repeats the conversation so far. For each view, prints the longest elapsed time and the longest CPU time of three
+requests; the CPU time depends less on other programs. Also prints the peak memory of the process. Exits with 1 if a
+view takes a second or longer.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def add_denials(path: Path) -> None:
 
 
 def turn(number: int) -> ExchangeRecord:
-    """Return the exchange with this number. Exchanges alternate between `RUNS` agent runs of `TURNS` requests each."""
+    """Return the exchange with this number. `RUNS` agent runs take turns, each with `TURNS` requests."""
     run, turns = number % RUNS, number // RUNS % TURNS
     messages = [{"role": ("user", "assistant")[at % 2], "content": f"{run} {at} {SAID}"} for at in range(2 * turns + 1)]
     body = {"model": "model-1", "system": SAID * 10, "messages": messages}
@@ -79,7 +80,7 @@ def turn(number: int) -> ExchangeRecord:
 
 
 def add_runs(path: Path, middle: int) -> None:
-    """Write log lines of agent runs into the records around the middle."""
+    """Replace the log lines of the `NEAR` exchanges on both sides of ``middle`` by those of agent runs."""
     with tempfile.TemporaryDirectory() as directory:
         lines = Path(directory) / "spool.db"
         with Spool(lines, 2**50, sync_seconds=None, local=True) as spool:
@@ -95,7 +96,7 @@ def add_runs(path: Path, middle: int) -> None:
 
 
 def processor_seconds(pid: int) -> float:
-    """Return the processor time of a process."""
+    """Return the CPU time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""Theme clock: the host's clock jumps. Calls must still succeed, and times in the hash chain must only increase."""
+"""Theme clock: the host's clock jumps. Calls must succeed, and timestamps in the hash chain must only increase."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _jumps(made: fixtures.Fixtures, name: str, offsets: tuple[int, ...], *, deli
                 with load.running():
                     time.sleep(SECONDS)
             delivered = fixtures.drained(proxy, 10 if delivers else 1)
-            # Lines with a time in the future must wait. Lines that are written later, with the correct time, must not.
+            # Lines with a timestamp in the future must wait. They must not delay later lines with a correct timestamp.
             waiting = len(proxy.rows(state="pending"))
             newest = max((row.seq for row in proxy.rows(state="acknowledged")), default=0)
             passed = sum(row.seq < newest for row in proxy.rows(state="pending"))

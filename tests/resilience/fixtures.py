@@ -25,7 +25,7 @@ class Fixtures:
 
     @property
     def certificate(self) -> tuple[Path, Path]:
-        """Return the paths of the fake provider's certificate chain and key, for a server that replaces it."""
+        """Return the paths of the fake provider's certificate chain and key, for a server that takes its place."""
         return self.directory / "tls" / "cert.pem", self.directory / "tls" / "key.pem"
 
     def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:
@@ -102,5 +102,5 @@ def megabytes(proxy: RunningProxy, *, peak: bool = False) -> float:
 
 
 def forget_peak(proxy: RunningProxy) -> None:
-    """Reset the peak of the proxy's memory in the kernel, `VmHWM` (proc(5), clear_refs)."""
+    """Reset the kernel's peak value of the proxy's memory, `VmHWM` (see clear_refs in proc(5))."""
     (_process(proxy) / "clear_refs").write_text("5")

@@ -2,9 +2,9 @@
 
     python -m tests.resilience.floods NAME SECONDS SINK_PORT LISTENER…
 
-Most floods open CONNECTIONS to each listener in parallel, which is more than a class may have. The sink is the
+Most floods open `CONNECTIONS` parallel connections to each listener, more than the limit of a class. The sink is the
 destination of the tunnels: it reads everything and sends nothing. The process lowers its own priority, so that the
-flood does not take processor time from the proxy.
+flood does not take CPU time from the proxy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Target:
-    """The ports that a flood uses: a listener, and the sink, which is an allowed destination."""
+    """The ports that a flood uses: a listener, and the sink, which the policy allows as a destination."""
 
     listener: int
     sink: int

@@ -89,7 +89,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
 
 
 def storm(proxy: RunningProxy) -> str:
-    """Write all policies. The last one is invalid. Return the digest of the last valid policy.
+    """Write `RELOADS` policies. Every fourth one is invalid, also the last. Return the digest of the last valid one.
 
     The sandbox's listener alternates between two ports. Odd writes change the file in place, even ones replace it.
     """

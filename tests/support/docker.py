@@ -4,13 +4,13 @@
 state. The fake fails with an error message if it does not support a command. Keys of the state:
 
 - `networks` (name to subnet), `images` (name to id), `containers` (name to state)
-- `compose`: the project that `docker compose config` prints, or its error as `message`
-- `openclaw`: the settings in OpenClaw's container, or an error as `message`
+- `compose`: the project that `docker compose config` prints, or an object whose `message` is its error
+- `openclaw`: the settings in OpenClaw's container, or an object whose `message` is the error of `openclaw config`
 
 Keys that a test may add:
 
 - `compose_version`, `api`: the versions of Compose and of Docker's API
-- `filled`: the project that `docker compose config` prints with resolved variables
+- `filled`: the project that `docker compose config` prints without `--no-interpolate`, so with resolved variables
 - `labels`: the labels of each container
 - `lacks`: the name of a tool that is missing from images
 - `macvlan`: the error message of `docker network create`

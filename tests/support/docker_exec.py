@@ -15,9 +15,9 @@ PAUSE = 1.0
 def completed(words: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command and return its result, with its output as text.
 
-    On a busy machine, runc sometimes cannot start the process of a `docker exec`. Try again, because the program has
-    not run in that case. The exit code is then 126, or 1 with `--detach`. Search both standard output and standard
-    error for runc's message, because a nested `docker exec` can print it to either.
+    On a busy machine, runc sometimes cannot start the process of a `docker exec`. The exit code is then 126, or 1 with
+    `--detach`. The program has not run, so it is safe to try again. Search both standard output and standard error for
+    runc's message, because a nested `docker exec` can print it to either.
     """
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE if attempt else 0)

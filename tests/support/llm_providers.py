@@ -1074,7 +1074,7 @@ def _zstd() -> Any:
 
 
 class Encoder:
-    """Content encoder. A client can decode the output of `piece` immediately. `end` returns the last bytes."""
+    """Content encoder. `piece` flushes, so a client can decode its output immediately. `end` returns the last bytes."""
 
     def __init__(self, name: str) -> None:
         self.name = {"raw-deflate": "deflate", "": "identity"}.get(name, name)
@@ -1153,7 +1153,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
         body, value = raw, {}
-        # If the body cannot be decoded or parsed, treat the request as one that lacks the required fields.
+        # Treat a body that cannot be decoded or parsed as `{}`, which lacks the required fields.
         with contextlib.suppress(Exception):
             body = decode_request_body(raw, headers.get("content-encoding", ""))
             parsed = json.loads(body)
@@ -1177,7 +1177,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if whole:
             self.send_answer(request, reply, entry)
         else:
-            # Do not respond to an incomplete request, as a real provider does not.
+            # Like a real provider, do not respond to an incomplete request.
             self.close_connection = True
             self.server.note(entry | {"status": 0, "outcome": "request_cut"})
 
@@ -1253,7 +1253,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         delay = request.number("delay-ms") / 1000
         held = b""
         for index, data in enumerate(wire):
-            # Hold back the latest piece of a plain response: if it is the last one, log the request before sending it.
+            # Send each piece of a plain response one step late, so that the request is logged before the last piece.
             if held:
                 self.wfile.write(held)
                 held = b""

@@ -38,7 +38,7 @@ def free_ports(number: int) -> list[int]:
     """Reserve distinct free ports and return them. Other test processes of this user do not get the same ports.
 
     The ports are below 32768, because the kernel could give a higher port to a client before the proxy listens on it.
-    A lock on a shared file reserves each port until this process ends. It covers the time before the proxy listens.
+    A lock on a shared file reserves each port until this process ends, also while no proxy listens on it.
     """
     lock = _port_locks()
     ports: list[int] = []
@@ -65,7 +65,7 @@ def _port_locks() -> int:
 
 
 def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
-    """Return a policy whose hosts resolve to loopback, where only the ports of the fake provider are allowed."""
+    """Return a policy that resolves the test hosts to loopback, and there allows only the fake provider's ports."""
     opened = json.dumps([{"cidr": "127.0.0.1/32", "ports": list(provider_ports)}])
     rules = json.dumps([{"host": host, "ports": list(provider_ports)} for host in ("*.example.com", *PROVIDERS)])
     return f"""version: 1

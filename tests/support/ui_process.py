@@ -83,7 +83,7 @@ class RunningUI:
         return self.request("POST", "/login", urlencode({"token": token, "target": target}), {**form, **headers})
 
     def request(self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] = {}) -> Answer:
-        """Send a request without the headers whose value is empty. Return the response."""
+        """Send a request and return the response. Omit headers whose value is empty."""
         connection = http.client.HTTPConnection(urlsplit(self.base).netloc, timeout=20)
         names = {name.replace("_", "-"): value for name, value in headers.items() if value}
         try:

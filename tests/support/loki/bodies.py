@@ -60,7 +60,7 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
             raise RequestError("Loki fake: zstd needs Python 3.14 or the package backports.zstd")
         try:
             return decompress(body)
-        except Exception as error:  # Each of the three zstd modules raises its own class.
+        except Exception as error:  # The three zstd modules raise different exceptions.
             raise RequestError(f"zstd: {error}") from error
     if encoding == "lz4":
         raise RequestError("Loki fake: lz4 is not supported (Loki supports it)")

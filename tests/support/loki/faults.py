@@ -19,7 +19,7 @@ class Fault:
     status: int | None = None
     # Number of requests that the fault affects. None means all requests until the fault is cleared.
     count: int | None = None
-    # Seconds of delay before the response. The fault can also consist of the delay alone.
+    # Seconds of delay before the response. A fault can be nothing but a delay.
     delay_s: float = 0.0
     # Send no response. Close the connection when the fault is cleared, the fake stops, or five minutes have passed.
     hang: bool = False

@@ -23,8 +23,8 @@ class Limits:
     metadata_entries: int = 128
     rate_bytes_per_s: int = 4 * 1024 * 1024
     burst_bytes: int = 6 * 1024 * 1024
-    # Limit of a single stream (settings per_stream_rate_limit and _burst). Loki splits a stream into shards above the
-    # setting shard_streams.desired_rate, so a limit above that rate has no effect.
+    # Limits of a single stream (settings per_stream_rate_limit and _burst). Loki splits a stream into shards of at most
+    # shard_streams.desired_rate and applies the limits to each shard, so a limit above that rate is never reached.
     stream_rate_bytes_per_s: int = 3 * 1024 * 1024
     stream_burst_bytes: int = 15 * 1024 * 1024
     shard_bytes_per_s: int = 1536 * 1024
@@ -35,7 +35,7 @@ class Limits:
     auth_enabled: bool = False
     oldest_ns: int = 7 * DAY
     newest_ns: int = 10 * 60 * SECOND
-    # An entry may be this much older than the newest entry of its stream: half of the setting max_chunk_age.
+    # Maximum age of an entry relative to the newest entry of its stream: half of the setting max_chunk_age.
     behind_ns: int = HOUR
     # Queries find lines older than this only after they are flushed to the store (setting query_ingesters_within).
     ingesters_within_ns: int = 3 * HOUR
@@ -73,7 +73,7 @@ def go_duration(duration_ns: int) -> str:
 
 
 def line_too_long(stream: str, limit: int, size: int) -> str:
-    """Return Loki's message for a line that is too long. It was recorded with a line of 262,145 bytes."""
+    """Return Loki's message for a line that is too long, as recorded for a line of 262,145 bytes."""
     return (
         f"max entry size '{limit}' bytes exceeded for stream '{stream}' "
         f"while adding an entry with length '{size}' bytes"
@@ -81,7 +81,7 @@ def line_too_long(stream: str, limit: int, size: int) -> str:
 
 
 def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
-    """Return Loki's message for a log line that is too old. It was recorded with a line from eight days before."""
+    """Return Loki's message for a log line that is too old, as recorded for a line from eight days before."""
     return (
         f"entry for stream '{stream}' has timestamp too old: {rfc3339(time_ns)}, "
         f"oldest acceptable timestamp is: {rfc3339(oldest_ns)}"
@@ -89,12 +89,12 @@ def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
 
 
 def too_new(stream: str, time_ns: int) -> str:
-    """Return Loki's message for a log line that is too new. It was recorded with a line 11 minutes in the future."""
+    """Return Loki's message for a log line that is too new, as recorded for a line 11 minutes in the future."""
     return f"entry for stream '{stream}' has timestamp too new: {rfc3339(time_ns)}"
 
 
 def metadata_too_large(stream: str, size: int, limit: int) -> str:
-    """Return Loki's message for metadata that is too large. It was recorded with an attribute of 65,536 bytes."""
+    """Return Loki's message for metadata that is too large, as recorded for an attribute of 65,536 bytes."""
     return (
         f"stream '{stream}' has structured metadata too large: '{size}' bytes, limit: '{limit}' bytes. "
         "Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"
@@ -102,7 +102,7 @@ def metadata_too_large(stream: str, size: int, limit: int) -> str:
 
 
 def metadata_too_many(stream: str, count: int, limit: int) -> str:
-    """Return Loki's message for too many metadata entries. It was recorded with 129 attributes."""
+    """Return Loki's message for too many metadata entries, as recorded for 129 attributes."""
     return (
         f"stream '{stream}' has too many structured metadata labels: '{count}', limit: '{limit}'. "
         "Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator "
@@ -126,7 +126,7 @@ def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> s
 
 
 def rate_limited(limit: int, lines: int, size: int) -> str:
-    """Return Loki's message for an exceeded rate limit. It was recorded with pushes of 2, 7 and 20 MB."""
+    """Return Loki's message for an exceeded rate limit, as recorded for pushes of 2, 7 and 20 MB."""
     return (
         f"ingestion rate limit exceeded for user {TENANT} (limit: {limit} bytes/sec) while attempting to ingest "
         f"'{lines}' lines totaling '{size}' bytes, reduce log volume or contact your Loki administrator to see if "
@@ -143,7 +143,7 @@ def metadata_disallowed(stream: str) -> str:
 
 
 def message_too_large(size: int, limit: int) -> str:
-    """Return Loki's message for a push that is too large. It was recorded with 21 lines of 200 KB (status 503)."""
+    """Return Loki's message for a push that is too large, as recorded for 21 lines of 200 KB (status 503)."""
     return (
         "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
         f"larger than max ({size} vs. {limit})"
@@ -151,7 +151,7 @@ def message_too_large(size: int, limit: int) -> str:
 
 
 def result_too_large(size: int, limit: int) -> str:
-    """Return Loki's message for a result that is too large. It was recorded with 30 lines of 150 KB (status 500)."""
+    """Return Loki's message for a result that is too large, as recorded for 30 lines of 150 KB (status 500)."""
     return f"rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. {limit})"
 
 

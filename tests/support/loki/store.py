@@ -3,8 +3,8 @@
 The rules come from the recorded cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate` and
 `body-*`. Not implemented: the limits on labels (15 per stream) and on streams (5,000).
 
-Above the rate limit of a single stream, the fake always drops lines and answers 204. A real Loki does so if the error
-of one shard of the stream replaces that of another (`Push` in pkg/ingester/instance.go), otherwise it answers 429.
+Above the rate limit of a single stream, the fake always drops lines and responds 204. A real Loki does so if the error
+of one shard of the stream replaces that of another (`Push` in pkg/ingester/instance.go), otherwise it responds 429.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import limits as says
 from .entries import Entry, shown, stream_name, utf8, with_level
 from .limits import Limits
 
-# Approximate memory in bytes that the fake needs for each entry besides line and metadata.
+# Approximate memory in bytes that the fake needs for each entry, in addition to line and metadata.
 _OVERHEAD = 200
 
 
@@ -36,7 +36,7 @@ class Stored:
 
 @dataclass
 class Stream:
-    """One set of labels and its entries. `newest_ns` is the time of the newest entry, `pushed_ns` the last arrival."""
+    """One set of labels and its entries. `newest_ns` is the newest timestamp, `pushed_ns` the time of the last push."""
 
     labels: dict[str, str]
     newest_ns: int = 0
@@ -112,7 +112,7 @@ class Store:
             message = sum(len(stream_name(labels)) + sum(e.size + 16 for e in entries) for labels, entries in good)
             if message > self.limits.receive_bytes:
                 return 503, says.message_too_large(message, self.limits.receive_bytes)
-            # If both the ingester and the validation refuse entries, Loki reports only the ingester's error.
+            # If the validation refuses some entries and the ingester others, Loki reports only the ingester's error.
             behind = ""
             for labels, entries in good:
                 behind = self._append(labels, entries) or behind
