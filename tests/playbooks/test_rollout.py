@@ -75,7 +75,7 @@ class Rollout:
 
 @pytest.fixture
 def rollout(run: Run, checkout: Path, tmp_path: Path):
-    """Return a function that runs site.yml on gateways with these variables.
+    """Return a function that runs site.yml on gateways with the given variables.
 
     Each gateway has its own state directory.
     """

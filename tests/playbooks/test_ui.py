@@ -1,4 +1,4 @@
-"""Tests of the role's compose file: web page and published metrics are off by default, and the page has few rights."""
+"""Tests of the role's compose file: by default no web page and no published metrics; the page has few privileges."""
 
 import json
 import os

@@ -103,7 +103,7 @@ const ways = {
       const socket = net.connect(Number(port), hostname, () => resolve({ status: 0, body: '' }) || socket.destroy());
       socket.on('error', reject);
     }),
-  /** Send an HTTP/2 request to a server in this process. The proxy resolves every name to this machine. */
+  /** Send an HTTP/2 request to a server in this process, which the proxy reaches under any name. */
   http2: ({ url, pem, options }) =>
     new Promise((resolve, reject) => {
       const secure = url.startsWith('https:');

@@ -197,9 +197,9 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
 
 
 def stays_full(proxy: RunningProxy, disk) -> bool:
-    """Fill the disk. Return whether the proxy fails to write.
+    """Fill the disk. Return whether the proxy can no longer write.
 
-    A write succeeds as long as the database has free pages.
+    Writes still succeed as long as the database has free pages.
     """
     fill(disk)
     if ask(proxy, LONG) != 503:

@@ -141,7 +141,8 @@ def test_sighup_reloads_the_policy_and_keeps_connections(tmp_path, providers, ki
         before = proxy.ask("/readyz")["policy"]
         stat = proxy.policy_file.stat()
         text = proxy.policy_file.read_text()
-        # Keep the file's size, time and inode, so that the housekeeping loop does not notice the change without SIGHUP.
+        # Keep the file's size, modification time and inode, so that the housekeeping loop does not notice the change
+        # without SIGHUP.
         with proxy.policy_file.open("r+") as file:
             file.write(text.replace("packages", "peckages").replace("*.example.com", "x.example.com"))
         os.utime(proxy.policy_file, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -130,7 +130,7 @@ def audit(
 
 
 def _publish(settings: Settings, reports: Sequence[Report]) -> None:
-    """Write the result to a file in the state directory, for the proxy's `/metrics` and for `egress ui`."""
+    """Write the audit's result to the state directory, where the proxy's `/metrics` and `egress ui` read it."""
     codes = Counter(str(finding.code) for report in reports for finding in report.findings)
     spool = reports[0]
     result = last_audit.LastAudit(
@@ -151,7 +151,7 @@ def _publish(settings: Settings, reports: Sequence[Report]) -> None:
 
 
 def _publish_failure(settings: Settings, error: EgressError) -> None:
-    """If the spool exists, write the reason why the audit failed to a file that `egress ui` reads."""
+    """If the spool exists, write the error to the state directory, where `egress ui` reads it."""
     with contextlib.suppress(OSError):  # Ignore write errors: the command prints the reason too.
         if settings.spool_path.exists():
             last_audit.write_failure(settings.state_dir, str(error), time.time())
@@ -196,7 +196,7 @@ def _check_of_spool(settings: Settings, restores: Sequence[Restore]) -> Signatur
 def _reports(
     settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None, keys: list[str] | None
 ) -> Iterator[Report]:
-    """Audit the spool and, if one is configured, the destination. Yield a report on each."""
+    """Audit the spool and the destination, if one is configured. Yield a report on each."""
     url = settings.logs_endpoint if store is None else "" if store == "none" else store
     with SpoolReader(settings.spool_path) as reader:
         restores = reader.restores()

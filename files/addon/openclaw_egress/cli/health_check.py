@@ -51,7 +51,7 @@ def _has_types(report: dict[str, Any]) -> bool:
 
 
 def check() -> int:
-    """Print the proxy's health report, and return the exit code, 0 or 1."""
+    """Print the proxy's health report. Return exit code 0 if the proxy is healthy, else 1."""
     report = ask("/healthz")
     if report is None:
         print(

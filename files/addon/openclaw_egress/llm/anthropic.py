@@ -44,7 +44,7 @@ def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _with_excluded(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add the counts of compactions and advisors, which the usage object's own counts exclude. Return the result."""
+    """Return a usage object whose counts include compactions and advisors, which the API's own counts exclude."""
     excluded = [item for item in _iterations(usage) if item.get("type") in _EXCLUDED]
     if not excluded:
         return usage
@@ -123,7 +123,7 @@ _DELTAS = {
 
 
 def _known_in(usage: object) -> dict[str, Any]:
-    """Return the members in `_USAGE_MEMBERS` that are not null."""
+    """Return those members of `usage` that are in `_USAGE_MEMBERS` and not null."""
     found = object_of(usage)
     return {name: found[name] for name in _USAGE_MEMBERS if found.get(name) is not None}
 

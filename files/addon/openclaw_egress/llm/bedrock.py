@@ -51,7 +51,7 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the token counts. The total input is the sum of uncached tokens, cache reads and cache writes."""
     uncached = count_of(usage.get("inputTokens"))
-    # In Nova's own format, the names of these counts end with `Count`.
+    # In Nova's own format, the names of the cache counts end with `TokenCount`.
     read, written = (
         first_count(usage.get(f"cache{kind}InputTokens"), usage.get(f"cache{kind}InputTokenCount"))
         for kind in ("Read", "Write")

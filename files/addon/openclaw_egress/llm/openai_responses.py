@@ -116,7 +116,7 @@ def _retrieved(value: Mapping[str, Any]) -> ResponseFacts:
 
 class _Assembler:
     def __init__(self, *, resumed: bool = False) -> None:
-        # If a stream is resumed, earlier items are missing. The items in the last event then replace those received.
+        # A resumed stream lacks earlier items, so the items in its last event replace the received ones.
         self._resumed = resumed
         self._response: Mapping[str, Any] = {}
         self._error: str | None = None

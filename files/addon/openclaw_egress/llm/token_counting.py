@@ -1,4 +1,4 @@
-"""Paths that count the tokens of a request: Anthropic, also on Vertex AI, OpenAI's Responses, Gemini and Bedrock.
+"""Paths that count the tokens of a request: Anthropic (also on Vertex AI), OpenAI Responses, Gemini and Bedrock.
 
 Source: the API references of `POST /v1/messages/count_tokens`, `POST /v1/responses/input_tokens`, `countTokens` and
 `CountTokens`, and the SDKs. A request has the same format as a request to the model, or contains one. A count is not

@@ -1,13 +1,13 @@
-"""Text generation of IBM watsonx.ai, plain and streamed, also of a deployment.
+"""Text generation of IBM watsonx.ai, by a model or a deployment, plain and streamed.
 
 Source: https://cloud.ibm.com/apidocs/watsonx-ai#text-generation, the types `TextGenResponse` and `TextGenResult` of
 IBM/watsonx-ai-node-sdk, and the package `ibm_watsonx_ai`. The streams in the tests of IBM/watsonx-ai-java-sdk show what
-the reference does not say: the first event has the input count, and later events have 0. The output count grows from
-event to event, although that SDK adds the counts up. The path shows whether the response is a stream. A response has
-no id, and its counts include neither cached tokens nor reasoning.
+the reference does not say: the first event has the input count, and later events have 0. The output count is
+cumulative, although that SDK adds up the counts of all events. The path shows whether the response is a stream. A
+response has no id, and its counts include neither cached tokens nor reasoning.
 
-A request names its model in `model_id`, which the reader of requests does not know, so only the response has a model.
-A request to a deployment names no model.
+A request names its model in `model_id`, which the reader of requests does not know, so only the response has a model. A
+request to a deployment names no model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from openclaw_egress.llm.model import (
     text_of,
 )
 
-# The codes in `WatsonxError` of IBM/watsonx-ai-java-sdk without those of other APIs, and one of its tests.
+# The codes in `WatsonxError` of IBM/watsonx-ai-java-sdk, except those of other APIs, and one code from its tests.
 _ERRORS = frozenset(
     """authentication_token_expired authentication_token_not_valid authorization_rejected invalid_input_argument
     invalid_request_entity json_type_error json_validation_error model_no_support_for_function model_not_supported
@@ -38,7 +38,7 @@ _ERRORS = frozenset(
 
 
 def _result(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the only result. No known response has several, so it is unknown what their counts would include."""
+    """Return the only result; empty if there are several, because the meaning of their counts is unknown."""
     results = list_of(value.get("results"))
     return object_of(results[0]) if len(results) == 1 else {}
 
@@ -46,7 +46,7 @@ def _result(value: Mapping[str, Any]) -> Mapping[str, Any]:
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     result, errors = _result(value), list_of(value.get("errors"))
     reason = text_of(result.get("stop_reason"))
-    # The reference says that tests of the reason should ignore case.
+    # The reference asks clients to compare the reason case-insensitively.
     kind = reason.lower() if reason else None
     failed = OTHER_ERROR if kind == "error" else None
     return ResponseFacts(
@@ -100,7 +100,7 @@ API = Api(
     stream_default=None,
     stream_in_path=re.compile(r"_stream/?$"),
     operation="text_completion",
-    # The regions are subdomains. Mumbai and the government region have hosts of their own (IBM/watsonx-ai-node-sdk).
+    # The regions are subdomains. Mumbai and the government region have separate hosts (IBM/watsonx-ai-node-sdk).
     hosts={
         "ml.cloud.ibm.com": "ibm.watsonx.ai",
         "wxai.ibm.com": "ibm.watsonx.ai",

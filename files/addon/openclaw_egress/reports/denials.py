@@ -1,4 +1,4 @@
-"""Texts about a group of denials."""
+"""Functions that describe a group of denials."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ class SessionView:
 def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Links:
     """Return the identifiers that connect an exchange to others, from its log lines.
 
-    Read all turns only if the exchange has the same trace ID or the same first turn as the chosen one. Conversations
-    with different first turns cannot continue each other.
+    Read all turns only if ``chosen`` is None, or has the same trace ID or the same first turn. Conversations with
+    different first turns cannot continue each other.
     """
     whole = whole_of(lines)[0]
     sent, said = (exchange.text_of_body(whole.get(side)) for side in exchange.SIDES)
