@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the playbooks' tests, and all scenarios on one lab. The last line of the output is `N passed, N failed` and counts tests.
-# A part that fails without a failed test (in Ansible or in the lab) counts as one. With KEEP=1, do not remove the lab.
+# A part that fails without a failed test (in Ansible or in the lab) counts as one failed test. With KEEP=1, do not remove the lab.
 # With LAB_READY=1, use the new lab that the caller created. Otherwise create the lab.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -45,8 +45,8 @@ playbooks=$!
 began=$SECONDS
 molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
 row "lab up" passed - $((SECONDS - began))
-# First run the scenarios that restore the hosts. Each of the last two scenarios starts with the deployment of the
-# previous one.
+# Run the scenarios that restore the hosts first: each of the last two scenarios needs the deployment that the scenario
+# before it leaves.
 for scenario in "${scenarios[@]}"; do
   began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"

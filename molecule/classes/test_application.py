@@ -15,9 +15,9 @@ def test_operators_network_is_restored_if_the_class_may_reach_a_destination():
 
 
 def test_level_application_does_not_stop_a_sandbox_that_ignores_its_variables():
-    """Ignore the proxy variables in a sandbox that has a network.
+    """Send requests from a sandbox that has a network, and ignore the proxy variables.
 
-    Nothing stops it, which is a documented limit of this level.
+    They succeed: this is a documented limit of enforcement level `application`.
     """
     other = in_sandbox(
         *CURL, "--output", "/dev/null", "--proxy", "http://172.30.0.250:8081", "https://www.example.com/"

@@ -1,4 +1,4 @@
-"""Test that a real agent turn uses the proxy, and that both destinations get the turn's complete, redacted record."""
+"""Test that a real agent turn uses the proxy. Loki and VictoriaLogs must get its complete, redacted record."""
 
 import hashlib
 import json
@@ -113,7 +113,7 @@ PLACES = {
 
 
 def files_with(text: str, host: str) -> list[str]:
-    """Search the directories of the proxy or of the destinations on a host. Return the files that contain a text."""
+    """Return the files on ``host`` that contain ``text``, in the directories of the proxy or of the destinations."""
     # If grep exits with 2, fail only if a directory is missing: a file may have disappeared during the search.
     script = 'grep -rlaFs -e "$0" "$@"; [ $? -le 1 ] || ls -d "$@" >/dev/null'
     return on(host, "sh", "-c", script, text, *PLACES[host]).splitlines()
@@ -224,7 +224,7 @@ def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
 def test_openclaws_proxy_validate_succeeds():
     """Run `openclaw proxy validate`.
 
-    It succeeds if the URL responds and the proxy refuses OpenClaw's canary on loopback.
+    It succeeds if the allowed URL responds and the proxy refuses OpenClaw's canary, a test server on loopback.
     """
     answer = in_gateway(
         "sh", "-c",

@@ -149,7 +149,7 @@ DOCKERFILE
   rm -rf "$work"
 }
 
-# Image of the host that is the fake internet.
+# Image of the host that serves the fake internet.
 internet_image() {
   local rootfs base layer
   rootfs=$(rootfs host "$HOST_PACKAGES")

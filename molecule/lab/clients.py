@@ -1,8 +1,8 @@
 """Two clients on VPS-1 that send requests while a scenario changes the hosts.
 
-They run until a file is deleted, but for at most an hour. One calls OpenClaw at the port that the gateway publishes.
-The other calls a site through the proxy's listener for class gateway. Each sends five requests per second. For each
-request they print a JSON line with time, client, and error or null.
+They run until the scenario deletes a file, at most for an hour. One calls OpenClaw at the port that the gateway
+publishes. The other calls a site through the proxy's listener for class gateway. Each sends five requests per second.
+For each request they print a JSON line with time, client, and error or null.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ASKED = {
 
 
 def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there: Path) -> None:
-    """Send requests until the file is deleted. Print a line for each request."""
+    """Send requests to ``url`` until the file ``while_there`` is deleted. Print a line for each request."""
     end = time.monotonic() + 3600
     while while_there.exists() and time.monotonic() < end:
         time.sleep(0.2)
@@ -38,7 +38,7 @@ def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there:
 
 
 def main() -> None:
-    """Run both clients until the file is deleted."""
+    """Create the file that the first argument names. Run both clients until it is deleted."""
     file = Path(sys.argv[1])
     file.touch()
     for name, requested in ASKED.items():

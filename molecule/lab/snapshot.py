@@ -1,7 +1,7 @@
 """Print the state of a host: every file (type, mode, owner, digest or target), and Docker's objects.
 
 It omits everything that changes independently of the collection: the kernel's file systems, logs, caches, Docker's data
-directory, the gateway's data, git's cache of file times, and Ansible's own directories.
+directory, the gateway's data, git's index (which contains file times), and Ansible's own directories.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, FORWARDER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
 SUBNET = "172.31.250.0/24"
-# The shared proxy port. Firewall rules redirect connections from this port to the listener of the client's class.
+# The shared proxy port. For connections to this port, firewall rules rewrite the destination to the listener of the
+# client's class.
 SHARED_PORT = f"{PROXY}:3128"
 LISTENERS = {SHARED_PORT, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
 ELSEWHERE = {
@@ -172,7 +173,7 @@ print("sent")
 
 
 def sent_without_rules(*inside: str) -> str:
-    """Flush the firewall rules and send packets. Return an empty text if the rules were restored before the packets."""
+    """Flush the firewall rules and send packets. Return an empty text if the rules were restored before that."""
     try:
         return on("vps1", *inside, "sh", "-c", 'iptables -F; exec "$@"', "sh", "python3", "-c", SPOOFED).strip()
     except AssertionError as problem:
@@ -218,7 +219,7 @@ except OSError as problem:
 
 def test_agent_turn_works_and_is_recorded_at_the_level_network():
     def responded() -> list[str]:
-        # Count only POST requests, which are model calls: browsers of other tests request icons.
+        # Count only POST requests, which are model calls: the browsers of other tests also request favicons.
         return [entry["request_body_sha256"] for entry in provider_log() if entry.get("method") == "POST"]
 
     before = responded()

@@ -48,7 +48,7 @@ def requested():
 
 
 def seconds(mark: str) -> float:
-    """Return a time (Unix seconds) that the scenario stored under this name."""
+    """Return the time (Unix seconds) that the scenario stored under the name ``mark``."""
     return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
 
 

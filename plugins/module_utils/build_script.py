@@ -84,9 +84,10 @@ class _Block:
 class BuildScriptPatch:
     """Text of one build script.
 
-    ``bootstrap_src`` is a path on the host that runs the script. ``skip_dockerfiles`` are shell patterns. The patch
-    skips builds whose Dockerfile matches one. ``image`` is the gateway's image; if it is empty, every other build gets
-    the bootstrap. Methods return the new text. They raise :class:`BuildScriptError` for text that they cannot handle.
+    ``bootstrap_src`` is the path of the bootstrap on the host that runs the script. ``skip_dockerfiles`` are shell
+    patterns: a build whose Dockerfile matches one of them gets no bootstrap. ``image`` is the gateway's image; if it is
+    empty, all other builds get the bootstrap. Methods return the new text. They raise :class:`BuildScriptError` for
+    text that they cannot handle.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class BuildScriptPatch:
 
     @property
     def found(self) -> str:
-        """Return the state of our block: ``absent``, ``edited`` (the mark's digest does not match) or ``patched``."""
+        """Return the state of our block: ``absent``, ``edited`` (its digest differs from the mark's) or ``patched``."""
         if self._block is None:
             return "absent"
         return "edited" if self._block.edited else "patched"
@@ -114,7 +115,7 @@ class BuildScriptPatch:
         return self.text[: self._block.start] + self.text[self._block.end :]
 
     def present(self) -> tuple[Any, ...]:
-        """Return ``(text, Anchors)``. The text contains the block of this release."""
+        """Return the text with the block of this release, and the :class:`Anchors`."""
         original = self.absent()
         lines = original.splitlines(True)
         _refuse_other_languages(lines)
@@ -126,7 +127,7 @@ class BuildScriptPatch:
 
     def _render(self, original: str) -> str:
         functions = [build_block.PATH_FUNCTION % (path, path) for path in sorted(set(_ABSOLUTE.findall(original)))]
-        # Define no function `docker` if the script uses `command -v docker`: for a function, it prints no path.
+        # Define no function `docker` if the script uses `command -v docker`, which would then not print a path.
         names = [] if _PATH_OF_DOCKER.search(original) else ["docker"]
         names += [name for name in ("sudo", "doas") if re.search(r"\b%s\b" % name, original)]
         functions += [build_block.FUNCTION % (name, name) for name in names]
@@ -197,7 +198,11 @@ def _refuse_other_languages(lines: list[Any]) -> None:
 
 
 def _refuse_conflict(lines: list[Any]) -> None:
-    """Refuse a script that uses docker's path and also sets PATH. Neither our PATH nor our functions handle both."""
+    """Refuse a script that both looks up docker's path and sets PATH.
+
+    The script's PATH would hide the wrapper. A function `docker` would still be found, but `command -v docker` would
+    then print its name instead of a path.
+    """
     for number, line in enumerate(lines, 1):
         if _PATH_OF_DOCKER.search(line) and any(_SETS_PATH.match(other) for other in lines):
             raise BuildScriptError(
@@ -235,7 +240,7 @@ class _Search:
         try:
             self.commands = shell_text.parse(text.replace("\r\n", " \n")).commands
         except shell_text.ShellTextError:
-            self.commands = _plain_commands(self.source)  # build_patch reports syntax errors with `bash -n`.
+            self.commands = _plain_commands(self.source)  # build_patch reports the error.
         self.values = _assigned_values(self.commands)
 
     def run(self) -> Anchors:
@@ -309,8 +314,8 @@ class _Search:
     def _escapes(self, program: str, before: list[str]) -> bool:
         """Return whether a call of docker by its path bypasses the wrapper.
 
-        It does in shells other than bash, because only bash accepts a path as the name of a function. It also does if
-        a program such as `env` starts docker.
+        The block defines a function with this path as its name, which only bash permits. Programs that start docker,
+        such as `env`, ignore functions.
         """
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 
@@ -319,7 +324,7 @@ class _Search:
     ) -> None:
         try:
             read = build_wrapper.read_build(values, found[2])
-        except build_wrapper.NotPatched:  # The arguments are in variables, so assume a build in this directory.
+        except build_wrapper.NotPatched:  # Arguments are in variables: assume the current directory.
             read = build_wrapper.Build("."), []
         if read is None:
             return
@@ -362,7 +367,7 @@ class _Search:
         return "docker" if named and not re.search(r"FILE|TAG|IMAGE|ARGS|OPTS", match.group(1)) else word.value
 
     def _classify_program(self, command: shell_text.Command, words: list[Any]) -> None:
-        """Add a program or script to `programs` if it may build an image. Such a program finds the wrapper in PATH."""
+        """Add a program or script to `programs` if it may build an image. It will find the wrapper in PATH."""
         values = [word.value for word in words if not word.value.startswith("-")]
         name = os.path.basename(values[0]) if values else ""
         rest = " ".join(values[1:])
@@ -411,7 +416,7 @@ def _assigned_values(commands: list[Any]) -> dict[str, list[str]]:
             match = _ASSIGNMENT.match(word.value)
             if match:
                 values.setdefault(match.group(1), []).append(match.group(2))
-                # An empty value can be an array, whose elements the parser has read as the next command.
+                # For an array, `NAME=(a b)`, the parser reads an empty value, and the elements as the next command.
                 if word is command.words[-1] and not match.group(2) and number + 1 < len(commands):
                     values[match.group(1)].append(" ".join(item.value for item in commands[number + 1].words))
     return values

@@ -98,7 +98,7 @@ def say(text: str) -> None:
 
 
 def after_options(words: list[str], at: int, values: set[str]) -> int:
-    """Return the index of the first word after the options that start at ``at``."""
+    """Skip the options that start at ``at``. Those in ``values`` take a value. Return the index of the next word."""
     while at < len(words) and words[at].startswith("-") and words[at] != "-":
         at += 2 if words[at] in values else 1
     return at
@@ -118,7 +118,7 @@ def find_build(words: list[str]) -> tuple[str, int, int] | None:
             continue
         at = after_options(words, index + 1, _DOCKER_VALUES)
         verb = words[at] if at < len(words) else ""
-        if os.path.basename(verb) == "docker":  # `word` is a user: `sudo -u docker docker build`.
+        if os.path.basename(verb) == "docker":  # `word` is a user name: `sudo -u docker docker build`.
             continue
         kind = {"build": "build", "bake": "bake", "compose": "compose"}.get(verb)
         if verb == "buildx":
@@ -183,7 +183,7 @@ def read_build(words: list[str], at: int) -> tuple[Build, list[str]] | None:
 
 
 def normal(image: str) -> str:
-    """Return an image's name with its default tag and without the default registry."""
+    """Return an image's name for comparisons: with the tag ``latest`` if it has none, without Docker Hub's prefix."""
     image = re.sub(r"^(docker\.io/)?(library/)?", "", image)
     return image if ":" in image.rpartition("/")[2] or "@" in image else image + ":latest"
 
@@ -201,7 +201,7 @@ def read_dockerfile(build: Build) -> str:
         with open(build.dockerfile, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except OSError:
-        raise NotPatched("") from None  # Docker's own message is better.
+        raise NotPatched("") from None  # Print no warning: docker fails with a better message.
 
 
 def is_gateway(build: Build, text: str, settings: Settings) -> bool:
@@ -227,10 +227,10 @@ def is_gateway(build: Build, text: str, settings: Settings) -> bool:
 
 
 def with_copy(text: str, source: str, target: str = "") -> str | None:
-    """Add the ``COPY`` line at the end of the stage that becomes the image. Return None without such a stage.
+    """Return the Dockerfile's text with the ``COPY`` line at the end of the stage ``target``, by default the last one.
 
-    ``source`` is the build context or image that contains the bootstrap. COPY ignores USER, so the line also works at
-    the end of the stage. It copies the file to the last WORKDIR.
+    Return None if there is no such stage. ``source`` is the build context or image that contains the bootstrap. COPY
+    ignores USER, so the line also works at the end of the stage. It copies the file to the last WORKDIR.
     """
     lines = text.splitlines(True)
     for at in [i for i, line in enumerate(lines) if line.rstrip() == EARLIER_MARK][::-1]:
@@ -264,7 +264,7 @@ def with_copy(text: str, source: str, target: str = "") -> str | None:
             here += re.findall(r"(?:^|\s)\d*<<-?[\"']?([A-Za-z_]\w*)", line)
     if not stages or (target and not chosen):
         return None
-    if is_open and end == len(lines):  # The last instruction is incomplete, so insert the line before it.
+    if is_open and end == len(lines):  # The text ends in a line continuation: insert before that instruction.
         end = opened
     before = "".join(lines[:end])
     if before and not before.endswith("\n"):
@@ -334,7 +334,7 @@ def has_named_contexts(docker: list[str], buildx: bool) -> bool:
     major = re.match(r"(\d+)\.", output([*docker, "version", "--format", "{{.Server.Version}}"]) or "")
     if major is None or int(major.group(1)) >= 23:
         return True
-    # With an older daemon, builds need a builder with its own BuildKit, such as one in a container.
+    # An older daemon's BuildKit does not support it. Other drivers of buildx, such as docker-container, do not use it.
     driver = re.search(r"^Driver:\s*(\S+)", output([*docker, "buildx", "inspect"]) or "", re.MULTILINE)
     return driver is not None and driver.group(1) != "docker"
 
@@ -359,7 +359,7 @@ class Workspace:
         self.context = os.path.join(self.directory, "context")
 
     def __enter__(self) -> Workspace:
-        os.chmod(self.directory, 0o755)  # Let others read it: with `sudo -u`, another user runs the build.
+        os.chmod(self.directory, 0o755)  # With `sudo -u`, the build runs as another user.
         os.mkdir(self.context, 0o755)
         os.chmod(self.context, 0o755)
         copy = os.path.join(self.context, BOOTSTRAP)
@@ -380,7 +380,10 @@ class Workspace:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def prepare(self, build: Build, number: int = 0) -> str:
-        """Write the patched Dockerfile of a build. Return its path. Raise :class:`NotPatched` or :class:`Stopped`."""
+        """Write the patched Dockerfile of a build. Return its path. ``number`` is unique within the workspace.
+
+        Raise :class:`NotPatched` if the build needs no bootstrap, and :class:`Stopped` if no image can provide it.
+        """
         text = read_dockerfile(build)
         if not is_gateway(build, text, self.settings):
             raise NotPatched("")
@@ -399,7 +402,11 @@ class Workspace:
         return path
 
     def bootstrap_source(self, text: str = "") -> str:
-        """Return the name for ``COPY --from``: the build context, or an image if the builder lacks build contexts."""
+        """Return the source for ``COPY --from`` in the Dockerfile ``text``.
+
+        It is the build context with the bootstrap, or an image if the builder or the Dockerfile's syntax version does
+        not support named contexts.
+        """
         old = re.search(
             r"^#\s*syntax\s*=\s*\S*docker/dockerfile:1\.[0-3](\.\d+)?\s*$", text, re.IGNORECASE | re.MULTILINE
         )
@@ -455,7 +462,10 @@ def _write(path: str, text: str) -> None:
 def docker_build(
     settings: Settings, runner: Runner, words: list[str], docker: int, at: int, buildx: bool
 ) -> int | None:
-    """Run `docker build` or `docker buildx build`. Return the exit status; None if the build needs no bootstrap."""
+    """Run `docker build` or `docker buildx build` with the bootstrap.
+
+    Return the exit status, or None without running it if the build needs no bootstrap.
+    """
     read = read_build(words, at)
     if read is None:
         return None
@@ -476,10 +486,11 @@ def docker_build(
 
 
 def compose_build(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
-    """Run `compose build` or `compose up --build` with the bootstrap. Return the status; None if no build needs it.
+    """Run `compose build` or `compose up --build` with the bootstrap.
 
-    The build reads the resolved configuration from standard input, reduced to the keys that builds need. Therefore no
-    file contains the project's values, and the labels of containers name the operator's own files.
+    Return the exit status, or None without running it if no build needs the bootstrap. The build reads the resolved
+    configuration from standard input, reduced to the keys that builds need, so that no file contains the project's
+    secrets. `up` then uses the operator's own files, so that the labels of containers name these.
     """
     verb_at = after_options(words, at, COMPOSE_VALUES)
     verb = words[verb_at] if verb_at < len(words) else ""
@@ -571,7 +582,7 @@ def _for_build(service: dict[str, Any], builds: dict[str, Any]) -> dict[str, Any
 
 
 def _prepare_services(work: Workspace, config: dict[str, Any], services: dict[str, Any]) -> int:
-    """Make services that build the gateway's image use a patched Dockerfile. Return the number of these services."""
+    """Set a patched Dockerfile in each service that builds the gateway's image. Return the number of these services."""
     count = 0
     for name, service in services.items():
         spec = service["build"]
@@ -603,7 +614,10 @@ def _prepare_services(work: Workspace, config: dict[str, Any], services: dict[st
 
 
 def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
-    """Run `docker buildx bake`. Return the exit status; None if no build needs the bootstrap."""
+    """Run `docker buildx bake` with the bootstrap.
+
+    Return the exit status, or None without running it if no target needs the bootstrap.
+    """
     if {"--help", "--print", "--check", "--list", "-h"} & {word.partition("=")[0] for word in words[at:]}:
         return None
     if "-" in words[at:]:
@@ -633,7 +647,7 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
                 extra += ["--set", "%s.contexts.%s=%s" % (name, CONTEXT, work.context)]
         if not extra:
             return None
-        # Set BUILDX_BAKE_ENTITLEMENTS_FS: newer versions otherwise ask before reading outside the working directory.
+        # Otherwise, newer versions of buildx ask for permission to read files outside of the working directory.
         return runner.run([*words, *extra], env={**os.environ, "BUILDX_BAKE_ENTITLEMENTS_FS": "0"})
 
 

@@ -45,7 +45,7 @@ NESTED_NETWORKS = {
 
 _NODE = re.compile(r"(?:\S*/)?node(?:js)?\Z")
 _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
-# Programs that do not run the first word of their arguments: it is a user, shell text or a package name.
+# Programs whose first argument is not the program to run, but a user, shell text or a package name.
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
@@ -75,13 +75,15 @@ _SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the role that change the plan."""
+    """The options of the role that affect the plan."""
 
     service: str
     compose_dir: str = ""
-    # The compose files that Compose loads, without ours. The next two fields: our compose file, and the project's .env.
+    # The operator's compose files.
     compose_files: List[str] = field(default_factory=list)
+    # The compose file that the role writes.
     compose_file: str = ""
+    # The project's .env file.
     env_file: str = ""
     image: str = ""
     bootstrap: str = "image"
@@ -216,7 +218,10 @@ def make_plan(
 
 
 def _reached_proxy_url(service: Settings, options: Options) -> str:
-    """Return the proxy's URL. On the host's network, use an IP address in the URL, because there is no Docker DNS."""
+    """Return the URL by which the service reaches the proxy.
+
+    For a service on the host's network, it contains the proxy's address, because Docker's DNS is not available there.
+    """
     url = urlsplit(options.proxy_url)
     if options.enforcement == "network" or service.get("network_mode") != "host" or url.hostname != OUR_SERVICES[0]:
         return options.proxy_url
@@ -356,7 +361,10 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
-    """Return the operator's entrypoint as a list for a compose file. Keep unresolved variables if possible."""
+    """Return the operator's entrypoint as a list for a compose file.
+
+    Leave variable references such as ${NAME} unexpanded where possible.
+    """
     if gateway.raw is not None and gateway.words("entrypoint"):
         text = inputs.words(gateway.raw.get("entrypoint"))
         # Do not use the text if the number of words differs: Compose resolves variables before it splits a string into
@@ -389,7 +397,7 @@ def _is_transparent(entrypoint: list[str]) -> bool:
 
 
 def _covering(gateway: _Gateway, path: str) -> list[str]:
-    """Return the targets of the operator's volumes that contain this path. Docker permits none at `/`."""
+    """Return the mount points of the operator's volumes that contain this path, except `/`, which Docker forbids."""
     targets = [target.rstrip("/") for _source, target in inputs.mounts(gateway.service)]
     return [target for target in targets if target and path.startswith(target + "/")]
 
@@ -413,7 +421,7 @@ def _class_networks(options: Options) -> list[str]:
 
 
 def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
-    """Return the firewall entrypoint with its arguments, which the script's comment describes."""
+    """Return the firewall entrypoint with its arguments. The comment at the top of the script describes them."""
     ports: list[str] = []
     for name in ("gateway", "build"):
         port = str((options.classes.get(name) or {}).get("listen", 8080))

@@ -53,7 +53,7 @@ def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved(raw: Environment) -> dict[str, str]:
-    """Return the environment without variables whose value is only a Compose variable that has no default value."""
+    """Return the environment without unknown values: None, and references without a default value, such as ${NAME}."""
     known = {}
     for name, value in raw.items():
         if value is None or _UNSET.match(value):

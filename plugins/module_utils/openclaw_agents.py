@@ -22,7 +22,10 @@ class SettingsError(ValueError):
 
 
 class Plan:
-    """The ``changes`` by path, and the undo ``data``. ``left`` has the paths not restored, because they were edited."""
+    """The ``changes`` by path, and the undo ``data`` for them.
+
+    ``left`` lists the paths that are not restored, because somebody edited their values.
+    """
 
     def __init__(self, changes: dict[str, Any], data: dict[str, Any], left: list[Any]) -> None:
         self.changes = changes
@@ -76,7 +79,7 @@ def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> set[str]:
-    """Return the paths of all objects that we create: those in the undo data, and those of the new changes."""
+    """Return ``made`` (the objects that we created) with the paths of the objects that the new changes will create."""
     made = set(made)
     for path, value in changes.items():
         if value is not None:
@@ -85,7 +88,10 @@ def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> s
 
 
 def _without_empty(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> tuple[Any, ...]:
-    """Add changes that remove those of our objects that become empty. Return all changes, and our remaining objects."""
+    """Extend the changes to remove each object in ``made`` that they would leave empty.
+
+    Return the extended changes, and the paths in ``made`` that still exist after them.
+    """
     after = applied(current, changes)
     changes = dict(changes)
     for parent in sorted(made, key=len, reverse=True):
@@ -140,8 +146,8 @@ def nested(changes: dict[str, Any]) -> dict[str, Any]:
 def in_steps(current: dict[str, Any], changes: dict[str, Any]) -> list[Any]:
     """Split the changes into steps, none of which removes more than OpenClaw permits in a single change.
 
-    The length of OpenClaw's file is unknown, but it is longer than the text to remove. So half of the remaining text to
-    remove is never more than half of the file.
+    A change may remove at most half of OpenClaw's file. Its length is unknown here, but it contains all the text that
+    remains to be removed. So a step that removes half of this text is permitted.
     """
     going = []
     for path in sorted(path for path, value in changes.items() if value is None):

@@ -132,7 +132,10 @@ def shown(name: str, value: str | None) -> str:
 
 
 def diff_of(path: str, before: Dotenv, after: Dotenv, names: list[str]) -> dict[str, Any]:
-    """Return the diff of these variables. Mark changed hidden values, because both sides show the same asterisks."""
+    """Return the diff of the changed variables ``names``.
+
+    Most values are hidden by asterisks. Mark them as changed, because both sides of the diff look the same.
+    """
     sides = {"before": "", "after": "", "before_header": path, "after_header": path}
     for name in names:
         old, new = before.get(name), after.get(name)

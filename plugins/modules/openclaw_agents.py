@@ -173,7 +173,7 @@ def remembered(manifest: Manifest) -> dict[str, Any]:
 
 
 def remember(manifest: Manifest, data: dict[str, Any]) -> None:
-    """Write the undo data to the manifest, or remove the item if there is none."""
+    """Write the undo data to the manifest, or remove its item if ``data`` is empty."""
     if remembered(manifest) == data:
         return
     manifest.forget(KIND, "agents")

@@ -1,8 +1,8 @@
-"""Addon for a mitmdump without access control, which the tests attack. It permits connections to loopback only.
+"""Addon for the mitmdump without access control that the tests attack. It permits connections to loopback only.
 
 mitmproxy calls the addon before it resolves a name, so refused names are never resolved. A client receives 502 instead
-of a connection that would leave the machine. Techniques count this as a bypass, because this project's proxy would
-refuse earlier.
+of a connection that would leave the machine. The attack techniques count this 502 as a bypass: it shows that the proxy
+tried to connect, while this project's proxy would have denied the request before that.
 """
 
 import ipaddress

@@ -6,9 +6,9 @@ packet of any protocol to the address, the log contains a JSON line:
     {"time": 1790000000.1, "protocol": "udp", "source": "198.51.100.1", "port": 53, "bytes": "first 200 of them"}
 
 `port` is null for protocols without ports. `protocol` is a number if `NAMES` has no name for it. For the data of a TCP
-connection, the log contains another line with `"protocol": "tcp-stream"`. IPv6 packets to any destination are logged,
-because the lab's internet does not use IPv6, except for the kernels' neighbour discovery. The canary needs root and
-iptables.
+connection, the log contains another line with `"protocol": "tcp-stream"`. IPv6 packets are logged whatever their
+destination, because the lab's internet does not use IPv6. Only neighbour discovery is not logged. The canary needs root
+and iptables.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def described(packet: bytes, address: str) -> dict[str, Any] | None:
         if packet[16:20] != socket.inet_aton(address):
             return None
         number, source, start = packet[9], packet[12:16], (packet[0] & 15) * 4
-        # Only the first fragment contains the header of the protocol.
+        # Only the first fragment contains the protocol's header, which has the port.
         first = not struct.unpack("!H", packet[6:8])[0] & 0x1FFF
     else:
         number, source, start, first = packet[6], packet[8:24], 40, True

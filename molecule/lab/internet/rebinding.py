@@ -64,7 +64,7 @@ class Zone:
         return [address for address in found if address.version == version]
 
     def answer(self, query: bytes) -> bytes:
-        """Return the response to a query with one question. Neither has the length prefix of DNS over TCP.
+        """Return the response to a query with one question. Both are without the length prefix of DNS over TCP.
 
         Raises:
             ValueError, IndexError, struct.error: the bytes are not such a query.

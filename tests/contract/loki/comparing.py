@@ -15,8 +15,8 @@ ANSWERS: dict[str, Any] = {name: item["answer"] for name, item in _FILE["answers
 ABOUT: dict[str, str] = {name: item["about"] for name, item in _FILE["answers"].items()}
 _RUN: str = _FILE["recorded_run"]
 RECORDED_AT_NS: int = _FILE["recorded_at_ns"]
-# Maximum difference in seconds. Here, each case has its own "now". In the recorded run, all cases had the same "now",
-# and some queried up to 140 s after it.
+# Maximum difference between two times, in seconds after "now". Here, each case takes its own "now". The recorded run
+# took it only once, and some of its cases sent their queries up to 140 s later.
 TOLERANCE_S = 150
 
 _CLOCK = f"times depend on the clock: compared by their distance from now, within {TOLERANCE_S} s"

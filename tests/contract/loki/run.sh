@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the contract tests against the Loki fake or, if set, the Loki at LOKI_URL. If LAB_LOKI_IMAGE is set (such as
-# grafana/loki:3.5.0), start this image on loopback, test it, and remove it afterwards.
+# Run the contract tests against the Loki at LOKI_URL if it is set, otherwise against the Loki fake. If LAB_LOKI_IMAGE
+# is set (such as grafana/loki:3.5.0), start this image on loopback, test it, and remove it afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 if [[ -n ${LAB_LOKI_IMAGE:-} ]]; then

@@ -201,7 +201,7 @@ def test_rate_limit_uses_the_given_clock() -> None:
 
 @pytest.mark.parametrize(("rate", "kept"), [(1024 * 1024, 10), (2 * 1024 * 1024, 15)])
 def test_lines_above_the_rate_of_a_stream_are_lost_in_an_accepted_push(rate: int, kept: int) -> None:
-    """Keep all lines at 2 MB/s, because that is above the rate at which Loki splits a stream into shards."""
+    """Expect all lines at 2 MB/s: Loki splits a stream into shards above 1.5 MB/s, so this limit has no effect."""
     limits = Limits(stream_rate_bytes_per_s=rate, stream_burst_bytes=2_000_000)
     with FakeLoki(limits=limits, clock=lambda: 0.0) as loki:
         ask = asker(loki.url)
@@ -210,7 +210,7 @@ def test_lines_above_the_rate_of_a_stream_are_lost_in_an_accepted_push(rate: int
 
 
 def test_forbidden_structured_metadata_is_refused_and_the_key_is_absent() -> None:
-    """Expect no key in `GET /config`, because a real Loki omits false booleans."""
+    """Expect `GET /config` to omit the key, as a real Loki omits booleans that are false."""
     with FakeLoki(limits=Limits(structured_metadata=False)) as loki:
         ask = asker(loki.url)
         assert "allow_structured_metadata" not in ask.get("/config")["body"]

@@ -24,7 +24,7 @@ def _all(attack: Attack, targets: Iterable[Address]) -> Iterator[Try]:
 
 @technique(PLACES)
 def spellings_of_addresses(attack: Attack) -> Iterator[Try]:
-    """Request internal addresses in octal, hexadecimal, full-width, as one number, IPv4-mapped, and as NAT64."""
+    """Request internal addresses in other notations: octal, hexadecimal, one number, full-width, IPv4-mapped, NAT64."""
     yield from _all(attack, attack.knowledge.spellings)
 
 

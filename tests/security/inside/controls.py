@@ -1,4 +1,4 @@
-"""Positive controls: requests to allowed destinations must succeed, also for the gateway while a sandbox attacks."""
+"""Positive controls: allowed requests must succeed, even those that the gateway sends while a sandbox attacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.security.inside.sockets import connect, connected, read_answer, statu
 
 
 def main(parcel: dict[str, Any]) -> None:
-    """Send requests to a host over TLS through the listener for N seconds (0: once). Print the results as JSON."""
+    """Send requests over TLS to a host, through the listener, for ``seconds`` (0: one request). Print JSON results."""
     knowledge = Knowledge.read(parcel["knowledge"])
     end, answers = time.monotonic() + parcel["seconds"], []
     while True:

@@ -58,7 +58,7 @@ class Knowledge:
         canary: an internet address that no policy allows.
         resolver: a name server on the internet.
         hosts: addresses of VPS-1, VPS-2, the gateway and every bridge; all must be unreachable.
-        neighbours: listeners in containers of other classes.
+        neighbours: open ports of containers of other classes.
         inward: names that resolve to internal addresses.
         spellings: internal addresses in unusual notations, with ports.
         lawful: addresses that this class may request through the proxy; a response from them is not a bypass.

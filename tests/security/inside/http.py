@@ -216,7 +216,7 @@ def smuggled(authority: str, hidden: bytes) -> Iterator[tuple[str, bytes]]:
 
 @technique(ALLOWED)
 def request_smuggling(attack: Attack) -> Iterator[Try]:
-    """Hide a denied request inside an allowed one over plain HTTP, in each way of `smuggled`."""
+    """Hide a denied request inside an allowed one over plain HTTP, in each way that `smuggled` yields."""
     good = _allowed(attack)
     hidden = f"GET /{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
     for name, data in smuggled(good, hidden):

@@ -126,9 +126,9 @@ def _named(url: str) -> dict[str, str]:
 
 
 def _command(command: tuple[str, ...], environment: dict[str, str]) -> str:
-    """Run a command.
+    """Run a command that prints an HTTP status code.
 
-    Return the status code that it prints as evidence of a bypass, except 403, which is the proxy's refusal.
+    Return the code as evidence of a bypass, unless it is 403, which is the proxy's refusal, or there was no response.
     """
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=8, check=False)

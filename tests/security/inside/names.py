@@ -23,7 +23,7 @@ def query(name: str, kind: int = 1) -> bytes:
 
 
 def _answered(answer: bytes) -> str:
-    """Return evidence if a DNS response contains records. Queries without an answer appear only in the server's log."""
+    """Return evidence if a DNS response contains records. For other queries, the name server's log is the evidence."""
     if len(answer) < 12:
         return ""
     flags, answers = struct.unpack("!2xH2xH4x", answer[:12])

@@ -42,7 +42,7 @@ def _refused(attack: Attack, data: bytes) -> str:
 
 @technique(PLACES)
 def the_record_in_loki(attack: Attack) -> Iterator[Try]:
-    """Try to read records from Loki and to push forged ones, through the access that a class has for its telemetry."""
+    """Try to read records from Loki and to push forged ones, with the access that the policy grants for telemetry."""
     host = f"{attack.knowledge.loki[0]}:{attack.knowledge.loki[1]}"
     logs, query = "/otlp/v1/logs", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"
     for method, path, more in (
@@ -74,7 +74,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
-    """Try to call a provider without a record, with unusual names and protocols, and with an early disconnect."""
+    """Try to call a provider without leaving a record: use unusual names, other protocols, or an early disconnect."""
     name, port = attack.knowledge.inspected, attack.knowledge.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0

@@ -51,7 +51,7 @@ def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_por
 def connected(address: tuple[str, int], patience: float = ANSWER_PATIENCE) -> Iterator[socket.socket]:
     """Open a TCP connection, usually to a listener of the proxy. ``patience`` is the timeout for reading a response.
 
-    Connecting has a short timeout. A firewall that rejects can look like one that drops, because the kernel sends each
+    Use a shorter timeout to connect, because even a firewall that rejects may send no response: the kernel sends each
     host at most one ICMP error per second.
     """
     with socket.create_connection(address, min(patience, PATIENCE)) as sock:
@@ -86,7 +86,7 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def came(answer: bytes) -> bytes:
-    """Raise an error if a response is empty: if it came late, it would look like the response to the next request.
+    """Return the response unless it is empty: a late response would be taken for the response to the next request.
 
     Raises:
         RuntimeError: no response arrived.

@@ -3,7 +3,7 @@
 const http = require('http'), http2 = require('http2'), https = require('https'), tls = require('tls'), {execFile} = require('child_process')
 const [level] = process.argv.slice(2), host = '192.0.2.1', timeout = 8000
 
-/** Return whether an error or one of its causes means that a proxy refused a tunnel: the codes of Node's http, and of undici. */
+/** Return whether a proxy refused the tunnel: the error, or one of its causes, has the code of Node's http or of undici for this. */
 const refused = error => Boolean(error) && (['ERR_PROXY_TUNNEL', 'UND_ERR_ABORTED'].includes(error.code) || refused(error.cause))
 const requested = (module, options = {}) => new Promise((done, fail) =>
   module.get({host, path: '/', ...options}, response => { response.resume(); done() }).on('error', fail))
@@ -39,6 +39,6 @@ Promise.all(Object.values(clients).map(proxied)).then(results => {
   const missed = Object.keys(clients).filter((name, index) => results[index] === false)
   const tried = results.filter(result => result !== null).length
   console.log(missed.length ? `not through the proxy: ${missed.join(', ')}` : `${tried} clients tried, all through the proxy`)
-  // At enforcement level `application`, nothing stops such a client: report a warning (3) instead of a failure.
+  // At enforcement level `application`, clients can connect directly: report a warning (3) instead of a failure.
   process.exit(missed.length ? level === 'network' ? 1 : 3 : 0)
 })

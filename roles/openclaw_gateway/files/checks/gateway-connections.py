@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 
 ESTABLISHED, SYN_SENT, LISTEN = "01", "02", "0A"
-# A host without IPv6 has no tcp6, and a gateway without a nested Docker daemon has no bridge.
+# Ignore missing files: there is no tcp6 without IPv6, and no bridge without a nested Docker daemon.
 READ = "cat /proc/net/tcp; cat /proc/net/tcp6 /proc/net/route 2>&1; ls -d /sys/class/net/*/bridge 2>&1; true"
 
 
@@ -97,5 +97,5 @@ if past:
 else:
     others = len(outgoing) - len(to_proxy)
     print(f"{len(outgoing)} open connections: {len(to_proxy)} to the proxy, {others} in NO_PROXY or nested networks")
-# At enforcement level `application`, nothing stops such a connection: report a warning (3) instead of a failure.
+# At enforcement level `application`, processes can connect directly: report a warning (3) instead of a failure.
 sys.exit((1 if os.environ["LEVEL"] == "network" else 3) if past else 0)

@@ -29,7 +29,7 @@ def last_object(text):
 
 
 def settings(section):
-    """Return a section of OpenClaw's settings, or an empty dict if it is not set. Exit if it cannot be read."""
+    """Return this section of OpenClaw's settings, or an empty dict if it is not set. Exit if it cannot be read."""
     words = ["--user", os.environ["OPENCLAW_USER"], os.environ["GATEWAY"], *os.environ["OPENCLAW"].split()]
     status, out, error = run(*words, "config", "get", section, "--json")
     found = last_object(out)
