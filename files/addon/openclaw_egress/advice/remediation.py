@@ -203,7 +203,8 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
 def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
     """Return the addresses that the address guard refused.
 
-    These are the IP literal, the fixed addresses of a name such as ``localhost``, or the address in the denial.
+    If the host is an IP literal, this is its address. For a name such as ``localhost``, return the addresses in
+    `GUARDED_NAMES`; for any other name, the resolved address that the denial contains.
     """
     if destination.address is not None:
         return (destination.address,)

@@ -76,7 +76,10 @@ def _end(node: Node) -> int:
 def _into_flow(
     text: str, collection: Node, last: Node | None, rules: Sequence[str], around: tuple[str, str] = ("", "")
 ) -> str:
-    """Insert rules after the last entry of ``[…]`` or ``{…}``: on the same line if they fit, else one rule per line."""
+    """Insert rules after the entry ``last`` of ``[…]`` or ``{…}``: on the same line if they fit, else on lines below.
+
+    ``around`` is the text to insert before and after the rules. It creates a list for them inside ``{…}``.
+    """
     if last is None:
         # The list begins at the first bracket, because an anchor or a tag before it cannot contain a bracket.
         at, separator = text.index("[", collection.start_mark.index) + 1, ""

@@ -1,4 +1,4 @@
-"""Refusals for lack of memory: the lookup of the class to charge, and the records of refused exchanges."""
+"""Refusals for lack of memory: find the class that a connection's memory is charged to, and record refusals."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class OpenListeners:
             self._close_dropped(current)
 
     def retry_close(self, current: Policy) -> None:
-        """Try again to close the dropped listeners, if the next attempt is due."""
+        """Try again to close dropped listeners that are still open, once `_next_close` is reached."""
         if self.problem is not None and time.monotonic() >= self._next_close:
             self._close_dropped(current)
 

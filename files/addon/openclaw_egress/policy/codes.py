@@ -132,7 +132,7 @@ class Evidence(NamedTuple):
 
     @property
     def mebibytes(self) -> tuple[str, str, str]:
-        """Return three texts in MiB: the memory in use, the current maximum, and the memory requested."""
+        """Return three sizes as text, in MiB: the memory in use, the current maximum, and the memory requested."""
         used, room, needs = (f"{size / 2**20:.1f} MiB" for size in (self.used, self.room, self.needs))
         return used, room, needs
 

@@ -19,12 +19,12 @@ import idna
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
 
-MAX_NAME = 253  # RFC 1035, section 2.3.4, as text without the final dot.
+MAX_NAME = 253  # The maximum of RFC 1035, section 2.3.4, for a name written without the final dot.
 MAX_LABEL = 63
 
 
 class DestinationError(ValueError):
-    """The text is not a valid host and port. ``reason`` tells people why."""
+    """The text is not a valid host and port. ``reason`` explains why, for people to read."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

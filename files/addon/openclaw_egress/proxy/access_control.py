@@ -582,8 +582,8 @@ class AccessControl:
             return None
         if looks_like_tls(data):
             if data[5:6] not in (b"", b"\x01"):
-                # Refuse now: this is not a ClientHello (RFC 8446, section 4), and mitmproxy would wait for the rest of
-                # the record.
+                # Refuse now: this TLS record is not a ClientHello (RFC 8446, section 4), but mitmproxy would wait for
+                # its end before it checks.
                 self._deny_connection(context.client, target, Code.CLIENT_HELLO_UNREADABLE)
                 return Refuse(context)
             server_tls = layers.ServerTLSLayer(context)

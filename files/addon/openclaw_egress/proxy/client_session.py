@@ -13,7 +13,7 @@ from openclaw_egress.proxy.rate_limiter import Rate
 
 @dataclass(slots=True)
 class ClientSession:
-    """One client connection, from connect to disconnect."""
+    """The state of one client connection, from connect to disconnect."""
 
     class_name: str
     """Name of the class whose listener accepted the client."""

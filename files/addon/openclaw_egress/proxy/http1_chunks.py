@@ -89,7 +89,7 @@ def buffered_chunks_problem(data: bytes) -> str:
 
 
 class StrictBodies(Http1Connection):
-    """Base class of the HTTP/1 client and server. It uses `StrictChunkedReader` instead of mitmproxy's reader."""
+    """Base class of both HTTP/1 connections, to clients and to servers, that replaces mitmproxy's chunked reader."""
 
     _padded_chunks = False
     _reader: Any = None

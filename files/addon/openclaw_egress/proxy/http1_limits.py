@@ -273,7 +273,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
                 Evidence(limit="header_bytes", most=self._limits.header_bytes),
                 method=method,
             )
-        # Do not count the request line and the empty line at the end.
+        # Subtract the request line and the final empty line, because the limit is for header fields only.
         elif end and received.count(b"\n", 0, size) - 2 > self._limits.headers:
             yield from self._give_up(
                 431, Code.TOO_MANY_HEADERS, Evidence(limit="headers", most=self._limits.headers), method=method
@@ -382,8 +382,8 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
 
     def _look_at_the_clock(self) -> Commands:
         if self.conn.state is ConnectionState.CLOSED:
-            # In a tunnel, two layers check the time: one for CONNECT, one for the requests. The other layer has already
-            # closed the connection.
+            # Do nothing: in a tunnel, two layers check the time, one for CONNECT and one for the requests. The other
+            # one has already closed the connection.
             return
         if not self.conn.state & ConnectionState.CAN_READ and self.state in (self.read_headers, self.done):
             return

@@ -339,7 +339,7 @@ class Recorder:
     # ── WebSocket ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin_messages(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Start to record messages. The client learns that the WebSocket is open only after this hook."""
+        """Start to record messages before the client learns that the WebSocket is open, so that none is missed."""
         capture, api = exchange.capture, api_of(flow.request.path)
         name = api.name if api is not None else None
         capture.upgraded(WebSocket(capture.id), None if name == RESPONSES else message_reader(capture.path))

@@ -354,7 +354,7 @@ class WebSocketRecording[Recorded: Exchange]:
             return
         if side.sent:
             self._record_batch(side)
-            # Read the stream's ID again, because it can follow the first part of a message that passed in parts.
+            # Read the stream ID again: if the message passed in parts, the ID may have come after the first part.
             turn.stream_id = stream_id_of(found)
             capture = self._turns[turn].capture
             if capture.websocket is not None:

@@ -273,7 +273,7 @@ class BodyDecoder:
         return b"".join(self.pieces(data))
 
     def finish(self) -> bytes:
-        """End the body, and set `error` if the data of a coding is incomplete. Always return an empty byte string."""
+        """End the body, and set `error` if the data of a coding is incomplete. Return no further output."""
         if not self._stopped:
             try:
                 for coding in self._codings:

@@ -51,7 +51,7 @@ class TopLevelMembers:
         self._depth = 0
         self._in_string = False
         self._escaped = False
-        # Whether `_text` is the value of the member `_name` (after a colon) or a name (after `{` or `,`).
+        # True: `_text` is the value of the member `_name` (after a colon). False: it is a name (after `{` or `,`).
         self._in_value = False
         self._name: str | None = None
         self._text: bytearray | None = bytearray()
