@@ -248,7 +248,7 @@ def test_line_ends_are_kept_on_request():
 
 
 def deny(state: Path, *changes: dict) -> None:
-    """Record one denial for each mapping of changes. The default is a reported denial of class sandbox."""
+    """Record one denial per item of ``changes``, which overrides fields of a reported denial of class sandbox."""
     known = {
         "class_name": "sandbox", "port": 443, "rule": "default", "code": Code.NO_RULE, "reason": "no rule",
         "enforced": False,

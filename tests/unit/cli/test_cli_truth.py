@@ -141,7 +141,7 @@ ADDED = [*absent_until(0)]
 
 
 def make_old(spool: Path) -> None:
-    """Convert a spool to an older version: drop the columns of later versions, and write the values of the old one."""
+    """Convert a spool to an older version: drop newer columns, and store outcome and status as that version did."""
     with closing(sqlite3.connect(spool)) as db:
         for name in ADDED:
             db.execute(f"ALTER TABLE records DROP COLUMN {name}")

@@ -117,7 +117,7 @@ def test_exported_file_is_proven_by_itself(path, monkeypatch, tmp_path):
     file = tmp_path / "records.jsonl"
     assert egress("export", "-o", file).exit_code == 0
     (report,) = audit("--file", file, "--key", key)
-    # The file begins at line 11, so the deletion of lines 1 to 10 is outside of the audited range.
+    # The file begins at line 11, so the deletion of lines 1 to 10 is outside the audited range.
     assert report["findings"] == [] and report["explained"] == {"deleted": 6}
     file.write_text(file.read_text().replace("12-17", "12-16"))
     assert {code for code, _ in codes(audit("--file", file, "--key", key))[0]} >= {"signature", "missing"}

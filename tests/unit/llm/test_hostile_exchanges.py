@@ -257,7 +257,8 @@ def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
         chunks = list(itertools.islice(endless(kind), 8))
         tracemalloc.start()
         try:
-            # Feed about 12 MB, more than a reader may keep. The trace excludes the chunks, which already exist.
+            # Feed about 12 MB, more than a reader may keep. tracemalloc does not count the chunks, because they
+            # were created before it started.
             for chunk in itertools.islice(itertools.cycle(chunks), 180):
                 reader.feed(chunk)
             reader.finish()

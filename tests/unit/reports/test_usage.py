@@ -1,4 +1,4 @@
-"""Tests of `regrouped`. It allows the web page to read the totals once and to group them in several ways."""
+"""Tests of `regrouped`, which lets the web page read the totals once and group them in several ways."""
 
 from pathlib import Path
 

@@ -158,7 +158,7 @@ def test_curl_command_sends_the_recorded_request():
         check=True,
     )
     words = done.stdout.decode().split("\0")[:-1]
-    # Expect \x01 in place of NUL. The test replaced it above, because an argument cannot contain NUL.
+    # Expect \x01 in place of NUL: the test replaced it above, because a command-line argument cannot contain NUL.
     assert words == [
         *(
             "--globoff",
