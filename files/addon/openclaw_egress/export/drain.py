@@ -1,4 +1,4 @@
-"""Log lines about a backlog: one when it begins to drain, one a minute, and one when it is drained."""
+"""Log messages about a backlog: when the exporter begins to send it, once a minute, and when it is sent."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _Drain:
 
 
 class DrainLog:
-    """The log of one backlog after the other.
+    """The log messages about backlogs. At most one backlog is in progress.
 
     Args:
-        push: size of a full push. More than `BACKLOG_PUSHES` of them are a backlog; less is ordinary traffic.
+        push: size of a full push in bytes. A backlog is more than `BACKLOG_PUSHES` full pushes.
         clock: returns monotonic seconds.
     """
 
@@ -38,11 +38,11 @@ class DrainLog:
         self._drain: _Drain | None = None
 
     def begin(self, stats: Mapping[str, int], oldest_ns: int) -> None:
-        """Report a backlog, unless it is already reported.
+        """Log the beginning of a backlog if enough lines are pending and no backlog is in progress.
 
         Args:
-            stats: the spool's counts before the push that was just accepted is acknowledged.
-            oldest_ns: time of the oldest waiting line.
+            stats: the spool's counts, including the push that the destination has just accepted.
+            oldest_ns: timestamp of the oldest pending line.
         """
         waiting = stats["pending_bytes"]
         if self._drain is None and waiting > BACKLOG_PUSHES * self._push:
@@ -51,14 +51,15 @@ class DrainLog:
             log.info("sending a backlog: %d lines, %s, the oldest from %s", lines, size(waiting), oldest)
 
     def sent(self, seqs: Sequence[int], sent: int, stats: Mapping[str, int]) -> None:
-        """Count an accepted push. Report the progress once a minute, and the end.
+        """Count an accepted push. Log the progress once a minute, and the end of the backlog.
 
-        The backlog ends with the lines that waited at its beginning, or later, when less than a push waits.
+        The backlog ends when all lines that were pending at its beginning are sent, and less than a full push is
+        pending.
 
         Args:
-            seqs: numbers of the lines of the push.
-            sent: bytes of the push as the destination counts them.
-            stats: the spool's counts without the push.
+            seqs: sequence numbers of the lines in the push.
+            sent: size of the push in bytes, as the destination counts it.
+            stats: the spool's counts after the acknowledgement of the push.
         """
         if self._drain is None:
             return
@@ -71,7 +72,7 @@ class DrainLog:
             log.info("sending the backlog: %d lines sent, %d left", self._drain.lines, stats["pending_records"])
 
     def end(self) -> None:
-        """Report the end of the backlog, if one is reported: no line waits any more."""
+        """Log the end of the backlog, if one is in progress."""
         if self._drain is None:
             return
         seconds = self._clock() - self._drain.began

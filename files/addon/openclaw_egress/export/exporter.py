@@ -70,7 +70,7 @@ _OLDEST = re.compile(r"oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT\d\d:\d\
 
 
 class ExportSettings(Protocol):
-    """The setting that the caller passes; the exporter reads its other settings from ``OTEL_EXPORTER_OTLP_*``."""
+    """The only setting that the caller passes; the exporter reads the others from ``OTEL_EXPORTER_OTLP_*``."""
 
     @property
     def logs_endpoint(self) -> str:
@@ -111,10 +111,10 @@ class Exporter:
         environ: the variables ``OTEL_EXPORTER_OTLP_*``, by default those of the process.
         max_push_bytes: largest push, before compression.
         max_pause: longest pause between attempts, in seconds; a longer ``Retry-After`` of the destination overrides it.
-        max_bytes_per_second: pace of the pushes, counted with one resource per record; 0 means no limit.
+        max_bytes_per_second: pace of the pushes; each record counts with its own resource. 0 means no limit.
         jitter: returns the factor for each pause, a number in [0, 1).
         clock: returns monotonic seconds, for pace and log.
-        wait: waits for an event for at most this many seconds; the pace uses it.
+        wait: waits for an event, at most the given number of seconds; used to keep the pace.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ class Exporter:
         records = self._spool.still_pending(records)
         if not records:
             return True
-        self._pace.spend(_size(records))  # Before the request, because its duration counts as well.
+        self._pace.spend(_size(records))  # Before the request, whose duration then shortens the wait.
         result = sender.send(assemble((record.resource, record.otlp) for record in records))
         if result.verdict is Verdict.ACCEPTED:
             self._succeeded(records)
@@ -342,10 +342,10 @@ class Exporter:
         self._push_limit = max(MIN_PUSH_BYTES, _size(records) // 2)
 
     def _grow(self) -> None:
-        """Start the next push at the largest size that was accepted in this round, and a little more.
+        """Raise the size limit of pushes a little, if an accepted push of this round had at least half of that size.
 
-        The limit grows slowly, because each push that is too large costs a pause. A push of less than half the limit
-        says nothing about a larger one.
+        Grow slowly, because each push that is too large costs a pause. An accepted push of less than half the limit
+        does not show that larger ones would be accepted.
         """
         if 2 * self._accepted_push >= self._push_limit:
             accepted = max(self._push_limit, self._accepted_push)
@@ -356,7 +356,10 @@ class Exporter:
             self._sent[record.seq] = result.message
 
     def _refused(self, records: Sequence[StoredRecord], result: PushResult) -> bool:
-        """Dead-letter or keep a single refused record. Return whether to continue without a pause."""
+        """Hold back a record that was refused when sent alone if it is too new; else dead-letter or acknowledge it.
+
+        Return whether to continue without a pause.
+        """
         reason = "too_large" if result.verdict is Verdict.TOO_LARGE else _reason(result.message)
         if reason == "too_new":
             return self._wait_for_its_time(records[0], result)
@@ -371,7 +374,10 @@ class Exporter:
         return False
 
     def _wait_for_its_time(self, record: StoredRecord, result: PushResult) -> bool:
-        """Hold this record and all with later times. Keep sending those with earlier times, even if committed later."""
+        """Hold back this record and all with later timestamps, because the destination refused it as too new.
+
+        Keep sending records with earlier timestamps, even if they are committed later.
+        """
         self._horizon_ns = record.time_ns
         self._held = self._spool.pending_since(record.time_ns)
         self._failed("retrying", PushResult(Verdict.RETRY, result.message, Cause.CLOCK))
@@ -379,7 +385,10 @@ class Exporter:
         return True
 
     def _late(self, records: Sequence[StoredRecord], result: PushResult) -> None:
-        """Dead-letter records that are too old, but acknowledge those that a failed push may already have delivered."""
+        """Dead-letter records that the destination refused as too old or too far behind.
+
+        Acknowledge those too far behind instead, if an earlier push that failed may have delivered them.
+        """
         reason = _reason(result.message)
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
@@ -393,7 +402,7 @@ class Exporter:
         if len(late) == 1 or (late and len(records) == 1):
             self._dead_letter(late, f"{reason}: {result.message}")
         elif late:
-            # Loki's message may name another line, but the oldest acceptable time in it applies to these lines too.
+            # Loki's message names only one line, but the oldest acceptable timestamp in it applies to all of these.
             oldest = _OLDEST.search(result.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
             self._dead_letter(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
@@ -406,7 +415,7 @@ class Exporter:
         log.error("%d lines, from seq %d on, are now dead letters: %s", len(records), records[0].seq, why)
 
     def _succeeded(self, records: Sequence[StoredRecord]) -> None:
-        if self._horizon_ns is None:  # Lines that are held back are no backlog.
+        if self._horizon_ns is None:  # Held-back lines are not a backlog.
             self._drain.begin(self._spool.stats(), records[0].time_ns)
         seqs = [record.seq for record in records]
         self._spool.acknowledge(seqs)
@@ -439,7 +448,7 @@ class Exporter:
         self._failures += 1
 
     def _pause(self) -> float:
-        """Return an exponential pause with full jitter, in seconds, at least as long as the destination requested."""
+        """Return the next pause in seconds: exponential backoff with full jitter, but not less than ``Retry-After``."""
         longest = min(self._max_pause, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 16))
         return max(longest * self._jitter(), self._retry_after or 0.0)
 
@@ -463,10 +472,10 @@ def _reason(message: str) -> str:
 
 
 def _too_old(message: str, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
-    """Return the records at the beginning of a push that are older than the oldest time that the destination accepts.
+    """Return the records of a push that are older than the oldest timestamp that the destination accepts.
 
-    An outage of days leaves thousands of such records, and one response covers them all. This holds only if all of them
-    belong to one stream, because Loki computes the limit for each stream.
+    An outage of days leaves thousands of such records, so find them all with one response. If the push contains several
+    streams, return none, because Loki computes the limit for each stream.
     """
     found = _OLDEST.search(message)
     if not found or len({record.resource for record in records}) != 1:

@@ -220,7 +220,7 @@ def one_line(text: str) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Return ``Retry-After`` in seconds; None if it is a date, because a date needs synchronised clocks."""
+    """Return ``Retry-After`` in seconds; None if it is a date, which is useful only with synchronised clocks."""
     if retry_after is None or not retry_after.strip().isdigit():
         return None
     return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)
@@ -230,8 +230,8 @@ def _seconds(retry_after: str | None) -> float | None:
 class HttpSettings:
     """URL, headers and TLS settings of a destination. ``OTEL_EXPORTER_OTLP_LOGS_*`` overrides ``OTEL_EXPORTER_OTLP_*``.
 
-    The timeout variable is in milliseconds, as OpenTelemetry specifies. Numbers below 1,000 are read as seconds, as
-    other SDKs do.
+    The timeout variable is in milliseconds, as OpenTelemetry specifies. A number below 1,000 is read as
+    seconds, because some SDKs use that unit.
     """
 
     url: str

@@ -1,8 +1,8 @@
 """The pace of the export: a token bucket whose burst is one push.
 
-A backlog that is sent as fast as possible exceeds the limits of Loki. It refuses pushes above ``ingestion_rate_mb``.
-Above ``per_stream_rate_limit`` it can drop lines although it accepts the push with 204, because the error of one shard
-of a stream replaces that of another. Only a pace below both limits prevents that.
+A backlog that is sent as fast as possible exceeds the limits of Loki. Loki refuses pushes above ``ingestion_rate_mb``.
+Above ``per_stream_rate_limit``, Loki can drop lines and still accept the push with 204, because the result of one shard
+of a stream replaces the error of another. Only a pace below both limits prevents that.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 
 class Pace:
-    """A limit of bytes per second.
+    """A limit of bytes per second for pushes of any size.
 
-    A push of any size may follow the pause that the earlier pushes require. In any period, the bytes therefore exceed
-    the limit by at most one push.
+    After each push, the next one must wait as long as the pushed bytes take at the limit. In any period, the bytes
+    therefore exceed the limit by at most one push.
 
     Args:
         bytes_per_second: the limit; 0 is no limit.

@@ -69,7 +69,7 @@ class Ledger:
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
 
     def _load_newest_acknowledged(self) -> int:
-        """Return the latest time of an acknowledged line among the last `_RECENT` kept lines; 0 if there is none."""
+        """Return the newest timestamp of an acknowledged line among the last `_RECENT` kept lines; 0 if none."""
         rows = self._db.execute(
             f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (_RECENT,),
@@ -83,7 +83,7 @@ class Ledger:
         rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
-            # Within one record, times must increase. Therefore handle a clock set back only before its first line.
+            # Timestamps must increase within a record, so handle a clock that was set back only before its first line.
             if not ledger and state.time_ns - now > MAX_SKEW_NS:
                 self._set_back(now)
             state.seq += 1
@@ -99,11 +99,11 @@ class Ledger:
         return [seq for seq, _, _ in ledger]
 
     def _set_back(self, now_ns: int) -> None:
-        """If the clock was set back, use its earlier time for the next lines, and write a line about the change.
+        """If the clock was set back, use its time for the next lines, and write a line about the change.
 
-        Never go back beyond the newest acknowledged time. Loki refuses lines that are more than 10 minutes ahead of its
-        own clock, so a time that it acknowledged was right, and this host's clock is wrong now. Loki also refuses
-        lines that are more than an hour older than the newest line of their stream.
+        Never go back beyond the newest acknowledged timestamp. Loki refuses lines that are more than 10 minutes ahead
+        of its own clock, so a timestamp that it acknowledged was right, and this host's clock is wrong now. Loki also
+        refuses lines that are more than an hour older than the newest line of their stream.
         """
         state = self._storage.totals
         back_to, before = max(now_ns, self.newest_acknowledged_ns), state.time_ns

@@ -391,7 +391,7 @@ class SpoolReader:
     def find_range(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
         """Return the same as `range_of`, without reading the whole ledger.
 
-        Times increase except at the lines of `lines_after_clock_change`. Therefore use a binary search in each part
+        Timestamps increase except at the lines of `lines_after_clock_change`, so use a binary search in each part
         between these lines. It can miss lines of a tampered ledger, so an audit must use `range_of`.
         """
         newest = self.head()[0]
