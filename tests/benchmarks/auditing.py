@@ -31,7 +31,7 @@ REQUEST, RESPONSE = (json.dumps({"content": "word " * (size // 5)}).encode() for
 
 
 def fill(path: Path, count: int) -> None:
-    """Write lines in one transaction. Their times are 10 ms apart, and the last one is the current time."""
+    """Write lines in one transaction. Their timestamps are 10 ms apart and end at the current time."""
     signer = Signer.in_directory(path.parent)
     clock = iter(range(time.time_ns() - count * 10**7, 2**63, 10**7))
     with (

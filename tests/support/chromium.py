@@ -1,4 +1,4 @@
-"""A real Chromium that opens the web page. The system provides it, because `playwright` includes no browser."""
+"""A real Chromium that opens the web page. It is the system's, because the package `playwright` has no browser."""
 
 from __future__ import annotations
 

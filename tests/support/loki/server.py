@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
 NAME = "fake of Loki's HTTP contract; not Loki"
-# Response to GET /loki/api/v1/status/buildinfo, with Loki's keys. The version of the recorded Loki is also empty.
+# Response to GET /loki/api/v1/status/buildinfo, with Loki's keys. The version is empty, as in the recording.
 _BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "buildDate": "", "goVersion": ""}
 _HANG_S = 300.0
 
