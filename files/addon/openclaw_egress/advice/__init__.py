@@ -1,1 +1,1 @@
-"""Advice for operators: rules that would allow a denied destination, and rules for a class's recorded traffic."""
+"""Advice for operators: rules that would allow a denied destination, or a class's recorded traffic."""

@@ -118,7 +118,7 @@ def _on_lines(text: str, at: int, end: int, indent: str, rules: Sequence[str]) -
 
 
 def _after_line(text: str, at: int, lines: Sequence[str]) -> str:
-    """Insert lines below the line that contains the position ``at``, after a comment on that line."""
+    """Insert lines below the line that contains the position ``at``. A comment at the end of that line stays there."""
     end = _line_end(text, at)
     return text[:end] + "".join(_newline(text) + line for line in lines) + text[end:]
 
@@ -128,7 +128,7 @@ def _line_start(text: str, at: int) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Return the position of the next line ending (LF or CRLF) from ``at`` on, or of the end of the text."""
+    """Return the position of the first line ending (LF or CRLF) at or after ``at``, or of the end of the text."""
     end = text.find("\n", at)
     if end < 0:
         return len(text)

@@ -1,7 +1,7 @@
 """Codes of decisions, the evidence for a decision, and the sentences that explain a decision to people.
 
 A code identifies a kind of decision. Programs compare codes and read the evidence. Only people read the sentences, so
-their wording may change; only this module builds them. The codes are an interface, so do not rename one: every record
+their wording may change; only this module builds them. The codes are an interface, so never rename one: every record
 has a code (``openclaw.egress.code``), operators filter and alert on codes, and ``docs/codes.md`` lists them.
 """
 

@@ -516,7 +516,7 @@ def tune_allocator() -> None:
 def trim(*, full: bool) -> None:
     """Collect garbage, then return freed memory to the kernel.
 
-    Aborted connections are reference cycles, which only the garbage collector frees. A full collection stops the event
+    Aborted connections form reference cycles, which only the garbage collector frees. A full collection stops the event
     loop for 76 to 162 ms (measured with 90,000 objects). A collection of the young generations takes less than 2 ms,
     but does not free long-lived connections, which are in the old generation.
     """

@@ -145,7 +145,7 @@ class ServedCA:
 
     @property
     def newest(self) -> certificates.CAInfo:
-        """Return the CA for the next handshake: the current one, or a new one that waits for the event loop."""
+        """Return the CA for the next handshake: the current one, or a new one that :meth:`serve` will install."""
         with self._handing_over:
             return self._info if self._next is None else self._next[0]
 
