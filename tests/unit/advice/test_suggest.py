@@ -1,4 +1,4 @@
-"""Tests of `egress policy suggest`, which adds to a policy the fewest rules that allow the requests of a class."""
+"""Tests of `egress policy suggest`, which adds to a policy the fewest rules for a class's recorded requests."""
 
 import shutil
 import subprocess

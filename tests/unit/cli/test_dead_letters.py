@@ -336,7 +336,7 @@ def test_line_far_behind_is_resent_in_a_stream_of_its_own_and_the_audit_finds_it
     found = resent(loki)
     assert set(found) == {1, 2}, "line 3 is not far behind"
     assert len(set(found.values())) == 1
-    loki.store.flush()  # Without it, queries do not find lines that are older than three hours.
+    loki.store.flush()  # Before a flush, queries do not find lines that are older than three hours.
     own, store = audited(behind)
     assert (store["found"], store["duplicates"], own["findings"], store["findings"]) == (5, 0, [], [])
 

@@ -69,7 +69,7 @@ def codes(reports) -> list[set[tuple[str, int]]]:
 
 
 def on_disk(path, text: bytes) -> list[str]:
-    """Return the names of the files in the state directory that contain a text."""
+    """Return the names of the files in the state directory that contain ``text``."""
     return [file.name for file in path.parent.iterdir() if file.is_file() and text in file.read_bytes()]
 
 

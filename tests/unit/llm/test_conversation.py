@@ -1,4 +1,4 @@
-"""Tests of the conversation reader: the same conversation in the format of each API, and bodies without one."""
+"""Tests of the conversation reader: one conversation in the format of each API, and bodies without a conversation."""
 
 import json
 from typing import Any

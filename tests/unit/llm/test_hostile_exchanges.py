@@ -1,4 +1,4 @@
-"""Tests of the readers of all registered APIs with hostile bytes. They cover every split, many exchanges and memory.
+"""Tests of the readers of all registered APIs with hostile bytes, in every split into chunks.
 
 The tests randomly change bodies of the fake provider. Whatever the change, a reader must not raise an exception, and
 its memory must stay bounded. Its result must not depend on the division of the bytes into chunks. If a reader hangs,

@@ -131,7 +131,7 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         ("aws.bedrock", "arn:aws:bedrock:us-east-1:1:provisioned-model/anthropic.claude-instant-v1", (1, 1), {}),
         ("aws.bedrock", "arn:aws:bedrock:us-east-1:1:application-inference-profile/a1b2", (1, 1), {}),
         ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", (1, 1), {"service_tier": "flex"}),
-        # The price of this model in ap-south-1 is higher than the price in the data.
+        # The data has one price for this model, but ap-south-1 is more expensive.
         ("aws.bedrock", "meta.llama3-70b-instruct-v1:0", (1, 1), {}),
         ("aws.bedrock", "amazon.nova-pro-v1:0", (1, 1), {"service_tier": "optimized"}),
         ("openai", "gpt-image-1.5", (1000, 500), {"incomplete": True}),

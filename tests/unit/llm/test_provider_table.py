@@ -533,7 +533,7 @@ def ask_images(ask: Ask, sdk: SdkResult) -> None:
 
 
 def error_in(body: Any) -> str | None:
-    """Return the name of an error in the format of OpenAI or Google, or None if the body has another format.
+    """Return the code or type of an error in the format of OpenAI or Google; None if the body has another format.
 
     Accept a body without the outer object `error`, because some SDKs remove it.
     """

@@ -45,7 +45,7 @@ def clients(providers: LLMProviders) -> Iterator[Clients]:
 
 
 def parts_of_gemini(parts: list[types.Part]) -> list[dict[str, Any]]:
-    """Convert the SDK's parts. Join adjacent texts of the same kind, because a stream splits a text over chunks."""
+    """Convert the SDK's parts to our format. Join adjacent texts of one kind, because a stream splits texts."""
     found: list[dict[str, Any]] = []
     for part in parts:
         if call := part.function_call:
@@ -470,7 +470,7 @@ CONVERSATION: Any = [{"role": "user", "content": [{"text": "Grüße ✓"}]}]
 
 
 def parts_of_bedrock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Convert the SDK's events to parts. Join the deltas of each content block."""
+    """Convert the SDK's events to message parts in our format. Join the deltas of each content block."""
     found: dict[int, dict[str, Any]] = {}
     for event in events:
         if start := event.get("contentBlockStart"):

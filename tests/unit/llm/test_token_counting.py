@@ -1,4 +1,4 @@
-"""Tests of requests that count tokens: the record contains operation and model, and the count is not usage."""
+"""Tests of requests that count tokens: the record has operation and model, and the count does not add to the usage."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Return a function that opens the manifest anew, as each task of a play does."""
+    """Return a function that opens the manifest again, as each task of a play does."""
     return lambda: Manifest(str(tmp_path / "lib/manifest.json"))
 
 

@@ -293,8 +293,9 @@ def test_hosts_are_parsed_as_browsers_do(written: str) -> None:
         assert canonical_host(written)[0] == WPT[written]
 
 
-# Hosts from the same files that a browser accepts but the proxy refuses. Before a decision, the proxy does not remove
-# characters or decode escapes. It enforces the length limit of DNS labels, and accepts symbols only as A-labels.
+# Hosts from the web-platform-tests files above that a browser accepts but the proxy refuses. Before a decision, the
+# proxy does not remove characters or decode escapes. It enforces the length limit of DNS labels, and accepts symbols
+# only as A-labels.
 STRICTER = [
     "GOO\u200b\u2060\ufeffgoo.com",
     "a\u00adb",
@@ -418,7 +419,7 @@ def test_case_and_trailing_dot_do_not_change_the_name(written: str, chance: Rand
         form = canonical_host(written)
     except DestinationError:
         return
-    # Do not change letters such as ß, whose upper case is SS: in IDNA 2008, that is a different name.
+    # Do not change the case of letters such as ß: its upper case is SS, and IDNA 2008 treats that as a different name.
     varied = "".join(char.upper() if len(char.upper()) == 1 and chance.random() < 0.5 else char for char in written)
     assert canonical_host(varied) == form
     assert canonical_host(varied + ".") == form

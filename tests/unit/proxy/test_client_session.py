@@ -1,4 +1,4 @@
-"""Tests that the proxy keeps state for a client only from connect to disconnect, and that none of it remains."""
+"""Tests that the proxy keeps the state of a client only while the client is connected."""
 
 from __future__ import annotations
 
