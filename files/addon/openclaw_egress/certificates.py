@@ -45,7 +45,7 @@ ISSUING_OVERDUE_DAYS = 28
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
 ROOT_FAILS_DAYS = 30
-"""The root's limits are much higher than those of the issuing CA, because every client must first trust a new root."""
+"""The root's two limits exceed those of the issuing CA, because clients must be updated to trust a new root."""
 
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
@@ -271,7 +271,7 @@ def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, .
     try:
         _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:
-        return False  # The caller, `create`, then replaces the issuing CA.
+        return False  # If the CA is not fit, `create` replaces it.
     due = now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
     lasts = issuing.not_valid_after_utc > due or issuing.not_valid_after_utc >= root.not_valid_after_utc
     return lasts and _constraints_of(issuing) == names

@@ -1,4 +1,4 @@
-"""Types of the information that the readers in this package return about an exchange with a model.
+"""Types that the readers in this package return: information about requests to models and about the responses.
 
 Counts are the provider's own values. An absent count is None. It is never 0 and never estimated.
 """
@@ -16,7 +16,8 @@ OTHER_ERROR = "_OTHER"
 
 SHARED_ERROR_TYPES = frozenset(
     # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors. Then the names
-    # of google.rpc.Code without OK, and those of Azure, Cerebras, ChatGPT, Mistral, Moonshot AI, Perplexity and vLLM.
+    # in google.rpc.Code except OK. Then the error types of Azure, Cerebras, ChatGPT, Mistral, Moonshot AI, Perplexity
+    # and vLLM.
     """api_error authentication_error billing_error conflict_error invalid_request_error not_found_error
     overloaded_error permission_error rate_limit_error request_too_large timeout_error
     account_deactivated content_filter context_length_exceeded image_parse_error insufficient_quota invalid_api_key
@@ -130,14 +131,14 @@ class ResponseReader(Protocol):
         """Process the next bytes of the body."""
 
     def finish(self) -> ResponseFacts:
-        """Return the information in the body, which may be incomplete. The caller sends no more bytes."""
+        """Return the information in the body, which may be incomplete. Call this once, after the last byte."""
 
 
 class Assembler(Protocol):
     """Assembler of one message from a stream's events."""
 
     def take(self, value: Mapping[str, Any]) -> None:
-        """Process the JSON object of the next event. In an AWS stream, its only member has the name of the event."""
+        """Process the JSON object of the next event. In an AWS stream, its only member is named after the event."""
 
     def facts(self) -> ResponseFacts:
         """Return the information in the events so far."""
@@ -164,11 +165,11 @@ class Api:
 
     Request:
 
-    - `stream_in_path`: matches the paths whose responses are streams; responses on other paths of the API are plain.
+    - `stream_in_path`: a pattern for the paths whose responses are streams; responses on other paths are plain.
       None if the stream flag is the member `stream` of the body.
-    - `stream_default`: whether the response is a stream if a complete body has no `stream`; None if undocumented.
-    - `model_in_path`: its first group is the model, percent-encoded. It has priority over the member `model` in the
-      body.
+    - `stream_default`: whether the response is a stream if a complete body has no `stream`; None if unknown.
+    - `model_in_path`: a pattern whose first group is the model, percent-encoded. This model takes precedence over the
+      member `model` in the body.
 
     Names:
 

@@ -123,7 +123,7 @@ class PriceTable:
         if not re.fullmatch(listed.hosts, host.lower().rstrip(".")) or not _at_standard_terms(asked, billing):
             return None
         if provider == "aws.bedrock" and "anthropic." not in model:
-            return None  # The prices of these models differ by Region, and the data has only those of one Region.
+            return None  # Other makers' prices differ by Region, and the data has only those of one Region.
         if provider == "openai" and "-search-" in model:
             return None  # Each search with these models is billed, but no response reports the number of searches.
         if billing.incomplete or (usage.output_tokens is None and not billing.no_output):

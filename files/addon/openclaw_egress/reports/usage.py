@@ -101,7 +101,7 @@ COUNT_COLUMNS: list[tuple[str, Callable[[Usage], str]]] = [
     ("cost USD", cost),
     ("unpriced", lambda usage: f"{usage.counts['unpriced']:,}"),
 ]
-"""Columns of a usage table without times: the name, and a function that returns the text for a group."""
+"""Columns of a usage table without durations: the name, and a function that returns the text for a group."""
 COLUMNS = [
     *COUNT_COLUMNS,
     ("p50", lambda usage: _time(usage.duration.percentile(0.5))),

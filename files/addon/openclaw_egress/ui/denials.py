@@ -1,4 +1,4 @@
-"""Denials in a period, grouped; each group has the rule that would allow it. Also the allowed traffic per class."""
+"""Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class GroupView:
 
 def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], float]) -> Found:
     """Return the matching denials, and the allowed traffic of the same period and class."""
-    # Apply the other conditions, such as the host, only to denials.
+    # Allowed traffic must match only the period and the class. The other conditions select denials.
     period = Filters(since_ns=filters.since_ns, until_ns=filters.until_ns, class_name=filters.class_name)
     allowed: Counter[Allowed] = Counter()
     first, last = reader.find_range(filters.since_ns, filters.until_ns)

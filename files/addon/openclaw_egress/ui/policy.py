@@ -84,7 +84,7 @@ class PolicyView:
     since: str = ""
     """Time from which records are counted."""
     limit: str = ""
-    """Reason why the page does not count the records of the last day before ``since``; empty if it counts them all."""
+    """Reason why the page counts only a part of the last day, from ``since`` on; empty if it counts the whole day."""
     is_assumed: bool = False
     """Whether the page only assumes that this policy made the oldest decisions, because it found no event for them."""
 
@@ -136,7 +136,7 @@ def read_uses(
         end = top
         for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
             if _digest_in(reader.line(event.seq)) != digest:
-                # Another policy made the decisions before the event ``loaded``, so do not count them.
+                # This event names another policy. It made the decisions before ``loaded``, so do not count them.
                 return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
             before_load.add(reader.rule_counts(event.seq, end))
             uses.merge(before_load)
@@ -146,8 +146,8 @@ def read_uses(
         uses.merge(before_load)
         limit = "the spool has more records than can be counted here"
         return uses, ranges.time_of(reader, low), limit, True
-    # The event that names the policy of the oldest lines is before these lines. If the spool no longer has this event,
-    # or the search does not find it within the time limit, assume that it names this policy.
+    # The policy of the oldest lines is named in an event before the period. If the spool no longer has this event, or
+    # the search does not find it within the time limit, assume that it named this policy.
     loaded_before = _digest_before(reader, first, clock)
     if loaded_before not in (None, digest):
         return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
@@ -173,7 +173,7 @@ def _text_of(file: Path | None) -> list[str]:
     try:
         return [] if file is None else file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return []  # The policy loader reports the error.
+        return []  # Ignore the error: `configured_policy` reports it.
 
 
 def _rules(policy: Policy) -> Iterator[tuple[ClassPolicy, str, Rule]]:
