@@ -202,7 +202,7 @@ def show_page(proxy: RunningProxy) -> None:
             console.print("  the page is open until Ctrl-C")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
-            # Ignore further Ctrl-C, so that they cannot interrupt the clean-up.
+            # Ignore another Ctrl-C, so that it cannot interrupt the clean-up.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         else:
             console.print("  the page is closed again; `KEEP=1 make demo` leaves it open")

@@ -677,7 +677,7 @@ def test_an_older_undici_of_the_application_is_covered_and_leaves_fetch_covered(
 
 
 def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered(bare_app: App) -> None:
-    """Use OpenClaw's version of undici: on load, it resets Node's global dispatcher unless its own key is set."""
+    """Use OpenClaw's version of undici: on load, it resets Node's global dispatcher unless undici's own key is set."""
     undici = os.environ.get("EGRESS_TEST_UNDICI", "")
     if not undici or bare_app.major < 22:
         pytest.skip("needs Node >= 22 and EGRESS_TEST_UNDICI, the directory of an undici >= 8")
