@@ -48,7 +48,7 @@ class Metric:
         return Histogram(self.name, self.text, self.labels, registry=registry, buckets=self.buckets)
 
     def gauge(self, values: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:
-        """Return the gauge with one sample for each pair of label values and number."""
+        """Return the gauge with one sample for each pair ``(label values, number)``."""
         family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
         for labels, value in values:
             family.add_metric(labels, value)

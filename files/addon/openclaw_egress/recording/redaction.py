@@ -120,7 +120,10 @@ def redact_text(text: str) -> str:
 
 
 def key_fingerprint(headers: Iterable[tuple[str, str]]) -> str | None:
-    """Return the first 12 hex digits of the SHA-256 of the API key, without its scheme; ``None`` without a key."""
+    """Return the first 12 hex digits of the SHA-256 of the API key; None if no header contains a key.
+
+    The hash does not include an authentication scheme such as ``Bearer``.
+    """
     found = {name.lower(): value for name, value in headers if name.lower() in _KEY_HEADERS}
     for name in _KEY_HEADERS:
         if value := found.get(name, "").strip():

@@ -121,7 +121,7 @@ class ExportQueue:
             self._mark_acknowledged(seqs, why)
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """Mark lines that the destination refuses for good, keep them, and record the reason in a new line."""
+        """Mark lines that the destination will never accept as dead letters. Record the reason in a new line."""
         with self._storage.transaction():
             changed = self._change_state(seqs, DEAD, why)
             if changed:

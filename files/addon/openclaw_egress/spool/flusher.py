@@ -103,7 +103,7 @@ class Flusher:
                 else:
                     self._renew_reserve()
                 if self._storage.problem is None:
-                    with contextlib.suppress(SpoolError):  # Go on: the storage keeps the error, the next round retries.
+                    with contextlib.suppress(SpoolError):  # The storage keeps the error for the next round.
                         self.fold_usage()
                         self._run_commands()
                 self.problem = None

@@ -30,7 +30,7 @@ class Journal:
         self._db.execute("INSERT INTO exchanges VALUES (?, ?, ?, ?)", (exchange_id, class_name, begin_ns, _json(head)))
 
     def update(self, exchange_id: str, head: dict[str, Any]) -> None:
-        """Replace the stored fields (``head``) of an exchange once more of them are known."""
+        """Replace the stored fields (``head``) of an exchange when more of them are known."""
         self._db.execute("UPDATE exchanges SET head = ? WHERE id = ?", (_json(head), exchange_id))
 
     def append(self, exchange_id: str, direction: str, time_ns: int, data: bytes) -> None:

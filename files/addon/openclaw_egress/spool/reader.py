@@ -82,7 +82,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A line that the destination refuses for good."""
+    """A line that the destination will never accept."""
 
     seq: int
     time_ns: int

@@ -333,7 +333,7 @@ class Spool:
         return self._retention.dropped_lines
 
     def stats(self) -> dict[str, int]:
-        """Return the values of `SpoolReader.stats`, and those of the size limit, from memory and without a query."""
+        """Return the values of `SpoolReader.stats`, and more about the limit and the journal, without a query."""
         with self._storage.lock:
             totals = self._storage.totals
             left = sum(exchange_id in totals.journal for exchange_id in self._left)
