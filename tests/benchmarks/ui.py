@@ -66,7 +66,7 @@ def add_denials(path: Path) -> None:
 
 
 def turn(number: int) -> ExchangeRecord:
-    """Return the exchange with this number. `RUNS` agent runs take turns, each with `TURNS` requests."""
+    """Return the exchange with this number. Exchanges rotate between `RUNS` agent runs of `TURNS` requests."""
     run, turns = number % RUNS, number // RUNS % TURNS
     messages = [{"role": ("user", "assistant")[at % 2], "content": f"{run} {at} {SAID}"} for at in range(2 * turns + 1)]
     body = {"model": "model-1", "system": SAID * 10, "messages": messages}

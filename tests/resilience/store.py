@@ -94,7 +94,7 @@ def _poison(proxy: RunningProxy) -> None:
 
 
 def _differences(proxy: RunningProxy, loki: FakeLoki) -> int:
-    """Return the number of lines at the destination that are missing, different or out of order."""
+    """Return the number of lines that are missing, different or out of order at the destination."""
     wanted = []
     dead = {row.seq for row in proxy.rows(state="dead_letter")}
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:

@@ -1,4 +1,4 @@
-"""Theme upstream: the provider is faulty. Clients must see failures, records must name the faults."""
+"""Theme upstream: the provider is faulty. Clients must see failures, and records must name the faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Function that runs the `egress` command in the test's own process. A new process would spend most time on imports."""
+"""Function that runs the `egress` command in the test's own process, which avoids the slow imports of a new one."""
 
 import io
 import os

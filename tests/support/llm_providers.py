@@ -854,7 +854,7 @@ BEDROCK_ERRORS = {
 
 
 def aws_message(headers: dict[str, str], payload: bytes) -> bytes:
-    """Return a message of Amazon's event stream encoding."""
+    """Return a message in Amazon's event stream encoding."""
     lines = b"".join(
         struct.pack(">B", len(name)) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
         for name, value in headers.items()
