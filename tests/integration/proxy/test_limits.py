@@ -98,11 +98,12 @@ def test_idle_connection_is_closed(limited, providers):
 
 
 def test_idle_tunnel_is_closed(limited, providers):
-    for hello in (b"", b"\x16\x03\x01\x02\x00\x01\x00"):
+    for hello, code in ((b"", "tunnel_timeout"), (b"\x16\x03\x01\x02\x00\x01\x00", "tls_unusable")):
         with connected(limited.ports["gateway"]) as sock:
             assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
             sock.sendall(hello)
             ends(sock)
+        assert (limited.denials()[-1].code, limited.denials()[-1].status) == (code, None)
 
 
 def test_stalled_request_body_times_out(limited, providers):
@@ -113,8 +114,9 @@ def test_stalled_request_body_times_out(limited, providers):
                 b"POST /v1/messages HTTP/1.1\r\nHost: api.anthropic.com:%d\r\nContent-Length: 9\r\n\r\n{"
                 % providers.port
             )
-            ends(secured)
+            assert status_of(ends(secured)) == 408
     assert limited.exchanges()[-1].outcome == "client_aborted"
+    assert (limited.denials()[-1].code, limited.denials()[-1].status) == ("body_timeout", 408)
 
 
 def test_long_response_is_not_idle(limited):

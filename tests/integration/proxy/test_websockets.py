@@ -672,7 +672,7 @@ def test_connection_beyond_its_total_time_leaves_a_record(alone, provider):
         wait_until(proxy.exchanges, proxy)
         (row,) = proxy.exchanges()
         assert (row.outcome, row.status) == ("client_aborted", 101)
-        assert [denial.code for denial in proxy.denials()] == ["connection_timeout"]
+        assert [(denial.code, denial.status) for denial in proxy.denials()] == [("connection_timeout", None)]
 
 
 def test_held_messages_stay_within_the_memory_budget(tmp_path, provider):

@@ -357,7 +357,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         if self._drained > DRAIN_BYTES:
             yield commands.CloseConnection(self.conn)
         elif len(self.buf) > self._limits.header_bytes + AHEAD_BYTES:
-            self._record(400, Code.SENT_AHEAD, Evidence(most=AHEAD_BYTES), counted=True)
+            self._record(None, Code.SENT_AHEAD, Evidence(most=AHEAD_BYTES), counted=True)
             yield commands.CloseConnection(self.conn)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -391,7 +391,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         whole = self._limits.total_seconds
         if whole is not None and now - self._began > whole:
             evidence = Evidence(limit="total_seconds", most=whole)
-            self._record(408, Code.CONNECTION_TIMEOUT, evidence, counted=True)
+            self._record(None, Code.CONNECTION_TIMEOUT, evidence, counted=True)
             yield commands.CloseConnection(self.conn)
         elif now - self._since <= self._patience:
             yield commands.RequestWakeup(self._tick)
@@ -405,10 +405,13 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         else:
             if self.state == self.read_body and not self.response_done:
                 evidence = Evidence(limit="idle_seconds", most=self._limits.idle_seconds)
-                self._record(408, Code.BODY_TIMEOUT, evidence, counted=True)
+                if self.response is None:
+                    yield from self._answer(408, Code.BODY_TIMEOUT, evidence, counted=True)
+                else:
+                    self._record(None, Code.BODY_TIMEOUT, evidence, counted=True)
             elif self.state == self.passthrough:
                 evidence = Evidence(limit="header_seconds", most=self._limits.header_seconds)
-                self._record(408, Code.TUNNEL_TIMEOUT, evidence, counted=True)
+                self._record(None, Code.TUNNEL_TIMEOUT, evidence, counted=True)
             # In all other states no request is in progress: close the idle connection without recording a denial.
             yield commands.CloseConnection(self.conn)
 
