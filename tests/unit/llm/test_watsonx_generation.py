@@ -125,9 +125,9 @@ BODY = json.dumps({"model_id": MODEL, "input": "Hi", "parameters": {"max_new_tok
 
 @pytest.mark.parametrize(("path", "stream"), [(PLAIN, False), (STREAM, True)])
 def test_request_streams_if_its_path_says_so(path: str, stream: bool) -> None:
-    assert read_request(HOST, path, BODY) == RequestFacts("text_completion", "ibm.watsonx.ai", None, stream)
+    assert read_request(HOST, path, BODY) == RequestFacts("text_completion", "ibm.watsonx.ai", MODEL, stream)
     deployed = path.replace("/v1/", "/v1/deployments/my-deployment/")
-    assert read_request("cpd.corp.example", deployed, BODY) == RequestFacts("text_completion", None, None, stream)
+    assert read_request("cpd.corp.example", deployed, BODY) == RequestFacts("text_completion", None, MODEL, stream)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def request_reader(host: str, path: str) -> RequestReader:
     stream = api.stream_in_path.search(bare) is not None if api.stream_in_path is not None else None
     known = RequestFacts(api.operation, provider, text_of(unquote(model.group(1))) if model else None, stream)
     ambiguous = bool(api.certain_at) and provider not in api.certain_at
-    return RequestReader(known, api.stream_default, needs_model=ambiguous)
+    return RequestReader(known, api.stream_default, needs_model=ambiguous, model_member=api.model_member)
 
 
 def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:

@@ -169,7 +169,8 @@ class Api:
       None if the stream flag is the member `stream` of the body.
     - `stream_default`: whether the response is a stream if a complete body has no `stream`; None if unknown.
     - `model_in_path`: a pattern whose first group is the model, percent-encoded. This model takes precedence over the
-      member `model` in the body.
+      model in the body.
+    - `model_member`: the top-level member of the body that names the model.
 
     Names:
 
@@ -193,6 +194,7 @@ class Api:
     stream_default: bool | None
     stream_in_path: re.Pattern[str] | None = None
     model_in_path: re.Pattern[str] | None = None
+    model_member: str = "model"
     operation: str | None = "chat"
     hosts: Mapping[str, str] = field(default_factory=dict)
     certain_at: frozenset[str] = frozenset()

@@ -23,7 +23,7 @@ from openclaw_egress.wire.sse import EventStream
 MAX_PLAIN_BYTES = 8 * 1024 * 1024
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _SLICE_BYTES = 64 * 1024
-_REQUEST_MEMBERS = frozenset({"model", "stream", "service_tier", "serviceTier", "speed", "inference_geo"})
+_REQUEST_MEMBERS = frozenset({"stream", "service_tier", "serviceTier", "speed", "inference_geo"})
 
 
 class NothingToRead:
@@ -42,14 +42,22 @@ class RequestReader:
 
     The body can have any length, and the members can be at any position. `known` contains the information from the host
     and the path. `stream_default` is the value of `stream` if a complete body does not contain it. If `needs_model` is
-    set, a request without a model belongs to another API.
+    set, a request without a model belongs to another API. `model_member` is the name of the member with the model.
     """
 
-    def __init__(self, known: RequestFacts, stream_default: bool | None = None, *, needs_model: bool = False) -> None:
+    def __init__(
+        self,
+        known: RequestFacts,
+        stream_default: bool | None = None,
+        *,
+        needs_model: bool = False,
+        model_member: str = "model",
+    ) -> None:
         self._known = known
+        self._model_member = model_member
         self._stream_default = stream_default
         self._needs_model = needs_model
-        self._members = TopLevelMembers(_REQUEST_MEMBERS) if known.operation_name is not None else None
+        self._members = TopLevelMembers(_REQUEST_MEMBERS | {model_member}) if known.operation_name is not None else None
         self._any = False
 
     def feed(self, data: bytes) -> None:
@@ -69,7 +77,7 @@ class RequestReader:
         if self._members is None:
             return self._known
         found = self._members.found
-        model = self._known.model or text_of(found.get("model"))
+        model = self._known.model or text_of(found.get(self._model_member))
         if not self._any or (self._needs_model and model is None):
             return replace(self._known, operation_name=None, model=None, stream=None)
         stream = self._known.stream

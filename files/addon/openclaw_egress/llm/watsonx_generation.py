@@ -6,8 +6,7 @@ the reference does not say: the first event has the input count, and later event
 cumulative, although that SDK adds up the counts of all events. The path shows whether the response is a stream. A
 response has no id, and its counts include neither cached tokens nor reasoning.
 
-A request names its model in `model_id`, which the reader of requests does not know, so only the response has a model. A
-request to a deployment names no model.
+A request names its model in `model_id`. A request to a deployment names none; the response does.
 """
 
 from __future__ import annotations
@@ -99,6 +98,7 @@ API = Api(
     assembler=_Assembler,
     stream_default=None,
     stream_in_path=re.compile(r"_stream/?$"),
+    model_member="model_id",
     operation="text_completion",
     # The regions are subdomains. Mumbai and the government region have separate hosts (IBM/watsonx-ai-node-sdk).
     hosts={
