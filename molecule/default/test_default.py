@@ -134,7 +134,7 @@ def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
 
 
 def through(port: int, url: str) -> str:
-    """Request a URL through a listener from the gateway's network. Return the status, or the text of the refusal."""
+    """Request a URL from the gateway, through the listener on ``port``. Return the status, or the error."""
     script = f"""
 import sys, urllib.request, urllib.error, ssl
 handler = urllib.request.ProxyHandler({{"http": "http://172.30.0.250:{port}", "https": "http://172.30.0.250:{port}"}})
@@ -260,7 +260,7 @@ def test_the_proxys_memory_is_within_its_limit():
 
 
 def guides_commands():
-    """Return the lines of the code blocks that the guide marks for VPS-1."""
+    """Return the commands that `https-forward-proxy.md` marks with `<!-- run on VPS-1 -->`."""
     guide = (ROOT / "playbooks" / "extras" / "https-forward-proxy.md").read_text()
     blocks = re.findall(r"<!-- run on VPS-1 -->\n```sh\n(.*?)```", guide, re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]

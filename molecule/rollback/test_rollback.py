@@ -23,7 +23,7 @@ def test_gateway_is_healthy_without_the_proxy():
 
 
 def test_openclaws_settings_are_restored():
-    """Compare the settings. Ignore keys that OpenClaw itself adds when it writes its file."""
+    """Compare openclaw.json with the original. Ignore `meta`, which OpenClaw adds when it writes the file."""
     clone = "openclaw/data/openclaw/openclaw.json"
     now = json.loads(on("vps1", "cat", f"/home/openclaw/{clone}"))
     assert now.pop("meta")["lastTouchedVersion"], "the deployment did not change OpenClaw's settings"

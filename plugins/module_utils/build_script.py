@@ -54,7 +54,7 @@ OR_MOUNT = "or use the bootstrap as a mount (openclaw_gateway_bootstrap: mount)"
 
 
 class BuildScriptError(ValueError):
-    """Error for a script that cannot be patched. Its text tells the operator the problem, the line and the remedy."""
+    """Error for a script that cannot be patched. Its text names the problem, the line and the remedy."""
 
 
 @dataclass
@@ -391,7 +391,7 @@ class _Search:
 
 
 def _plain_commands(source: list[str]) -> list[Any]:
-    """Split a script that the parser cannot read: treat each line as one command. Return the commands."""
+    """Return the commands of a script that the parser cannot read: treat each line as one command."""
     commands = []
     for number, line in enumerate(source, 1):
         words = [shell_text.Word(word, word.strip("\"'"), number) for word in line.split()]

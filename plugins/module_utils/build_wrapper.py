@@ -662,7 +662,7 @@ def execute(words: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command. Return its exit status."""
+    """Run the command, with the bootstrap if it builds the gateway's image. Return its exit status."""
     settings, words = Settings(**json.loads(arguments[0])), arguments[1:]
     found = find_build(words)
     runner, status = Runner(), None

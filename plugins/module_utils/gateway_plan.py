@@ -29,7 +29,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 OTHER_PROXIES = (*PROXY_VARIABLES, "ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL")
 _KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
 CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
-# Use this path if a volume covers CA_IN_GATEWAY, because Docker cannot create a file in a read-only mount.
+# Use this path if a volume covers CA_IN_GATEWAY: Docker could not create the mount point in a read-only volume.
 CA_ELSEWHERE = "/etc/openclaw-egress/proxy-ca.pem"
 OUR_LABEL = "openclaw.egress.command"
 # `openclaw-carrier` is the name of the ingress forwarder in deployments from before the first release.
@@ -283,7 +283,7 @@ class _Gateway:
         return None if value is None else [inputs.literal(word) for word in inputs.words(value)]
 
     def text_of(self, variable: str) -> str:
-        """Return the operator's value of an environment variable as compose text, with unresolved variables."""
+        """Return the operator's value of an environment variable as in a compose file, with unresolved variables."""
         raw = inputs.environment(self.raw) if self.raw is not None else {}
         if variable in raw:
             given = raw[variable]

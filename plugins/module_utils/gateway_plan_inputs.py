@@ -126,9 +126,9 @@ def extra_hosts(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_local(address: str) -> bool:
-    """Return whether an address is private or the host itself. Link-local addresses are not local.
+    """Return whether an address is private or the host itself.
 
-    The carrier-grade NAT range (RFC 6598) counts as private, because Tailscale uses it.
+    The carrier-grade NAT range (RFC 6598) counts as private, because Tailscale uses it. Link-local addresses do not.
     """
     if address == "host-gateway":
         return True

@@ -120,7 +120,7 @@ def value_at(tree: dict[str, Any], path: str) -> Any:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested objects into values by path."""
+    """Return the values in nested objects by their paths. Inverse of :func:`nested`."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         path = "%s.%s" % (prefix, name) if prefix else name

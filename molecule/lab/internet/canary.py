@@ -93,7 +93,7 @@ def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
 def answer(address: str, log: Log) -> None:
     """Serve a greeting on TCP and an echo on UDP at `PORT`. iptables redirects all other ports to this one.
 
-    Never return.
+    This function never returns.
     """
 
     class Datagram(socketserver.BaseRequestHandler):

@@ -94,7 +94,7 @@ NO_QUERY = (ValueError, IndexError, struct.error)
 
 
 def serve(zone: Zone, listen: str, port: int) -> None:
-    """Respond to queries over UDP and TCP. Never return."""
+    """Respond to queries over UDP and TCP. This function never returns."""
 
     class Datagram(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -24,7 +24,10 @@ def case(name: str) -> Callable[[Callable[[Asker], Any]], Callable[[Asker], Any]
 
 
 def counted(name: str, records: Callable[[Asker], list[Any]], expected: int) -> None:
-    """Register a test case that pushes once. It returns the response, and the number of lines that a query finds."""
+    """Register a test case that pushes ``records`` and waits until a query finds ``expected`` lines.
+
+    It returns the response to the push, and the number of lines found.
+    """
 
     def ask(loki: Asker) -> Answer:
         return {"push": loki.push(*records(loki)), "n": len(loki.stored(expected))}

@@ -15,8 +15,8 @@ ANSWERS: dict[str, Any] = {name: item["answer"] for name, item in _FILE["answers
 ABOUT: dict[str, str] = {name: item["about"] for name, item in _FILE["answers"].items()}
 _RUN: str = _FILE["recorded_run"]
 RECORDED_AT_NS: int = _FILE["recorded_at_ns"]
-# Maximum difference between two times, in seconds after "now". Here, each case takes its own "now". The recorded run
-# took it only once, and some of its cases sent their queries up to 140 s later.
+# Permitted difference in seconds between a timestamp and the recorded one, both relative to "now". Here, each case
+# takes its own "now". The recorded run took it only once, and some of its cases ran up to 140 s later.
 TOLERANCE_S = 150
 
 _CLOCK = f"times depend on the clock: compared by their distance from now, within {TOLERANCE_S} s"
@@ -70,13 +70,16 @@ def _seconds(match: re.Match[str], now_ns: int) -> float:
 
 
 def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
-    """Replace the times in a text with placeholders. Return the new text, and the times as seconds from now."""
+    """Replace timestamps and durations in a text with placeholders. Return the new text, and their values.
+
+    The values are in seconds, those of timestamps relative to ``now_ns``.
+    """
     times = [_seconds(match, now_ns) for match in _TIMES.finditer(text)]
     return _TIMES.sub(lambda match: f"<{match.lastgroup}>", text), times
 
 
 def differences(recorded: Any, got: Any, now_ns: int, at: str = "") -> list[str]:
-    """Return the differences between `got` and the recording. Compare times relative to the start of their runs."""
+    """Return the differences between `got` and `recorded`. Compare timestamps relative to "now" in each run."""
     here = at or "answer"
     if isinstance(recorded, dict) and isinstance(got, dict):
         lacking = [f"{here}: {side} {key!r}" for side, keys in _keys(recorded, got) for key in sorted(keys)]

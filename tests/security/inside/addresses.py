@@ -86,7 +86,7 @@ def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
     with connected(attack.knowledge.proxy) as sock:
         sock.sendall(request)
         came(read_answer(sock))
-        # The proxy reuses the addresses that it has checked for 30 s. Wait longer, so that it resolves the name again.
+        # For 30 s, the proxy reuses addresses that it has checked. Wait longer, so that it resolves the name again.
         time.sleep(32)
 
         def again() -> str:

@@ -17,7 +17,7 @@ def server_name(*names: str) -> bytes:
 
 
 def client_hello(*extensions: bytes) -> bytes:
-    """Return a TLS 1.2 handshake message without a record around it."""
+    """Return the ClientHello message of a TLS 1.2 handshake, without the TLS record around it."""
     suites = bytes.fromhex("c02bc02fc02cc030009c009d002f0035")
     groups = struct.pack("!H", 10) + _vector(_vector(bytes.fromhex("0017001d")))
     formats = struct.pack("!H", 11) + _vector(_vector(b"\0", 1))

@@ -60,7 +60,7 @@ def networks(entry):
 
 
 def text(address, port):
-    """Return `address:port`; an IPv6 address in brackets."""
+    """Return `address:port`, with an IPv6 address in brackets."""
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 

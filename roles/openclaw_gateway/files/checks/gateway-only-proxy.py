@@ -10,7 +10,7 @@ ours = os.environ["PROXY_URL"].rstrip("/")
 
 
 def run(*words):
-    """Run a command in a container. Return its exit status, output and error output."""
+    """Run a command in a container. Return its exit status, standard output and standard error."""
     done = subprocess.run(["docker", "exec", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return done.returncode, done.stdout.decode(errors="replace").strip(), done.stderr.decode(errors="replace").strip()
 
