@@ -50,7 +50,7 @@ def sandbox() -> str:
 
 
 def in_sandbox(*words: str) -> str:
-    """Run a command in the code sandbox. Return its output and error output, even if the command fails."""
+    """Run a command in the code sandbox. Return its standard output and standard error, even if the command fails."""
     return in_gateway("docker", "exec", sandbox(), "sh", "-c", '"$@" 2>&1; true', "sh", *words)
 
 
@@ -65,7 +65,10 @@ def sandbox_settings() -> dict[str, Any]:
 
 
 def in_browser(*words: str) -> str:
-    """Run a command in a container that is configured like OpenClaw's browser containers. Return all its output."""
+    """Run a command in a new container that is configured like OpenClaw's browser containers.
+
+    Return its standard output and standard error, even if the command fails.
+    """
     settings = sandbox_settings()
     # Create the network if needed. OpenClaw creates its default browser network only when it first uses it.
     network = settings.get("browser", {}).get("network", "openclaw-sandbox-browser")
@@ -87,7 +90,10 @@ def page(url: str) -> str:
 
 
 def connecting(ask: Callable[..., str], host: str, port: int) -> str:
-    """Connect directly to an address, from the container in which ``ask`` runs. Return `connected` or the error."""
+    """Connect directly to an address, from the container in which ``ask`` runs commands.
+
+    Return `connected`, or the error.
+    """
     script = f"""
 import socket
 try:

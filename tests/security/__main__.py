@@ -2,7 +2,7 @@
 
 Exits with 0 if all results are as expected. At enforcement level `network`, no bypass may succeed. At level
 `application`, exactly the bypasses in tests/security/expected.py must succeed. At both levels, each class must reach
-its allowed destinations. The lab must be deployed at this level with the policy of molecule/classes.
+its allowed destinations. The lab must be deployed at the tested level, with the policy of molecule/classes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def served(status: str) -> bool:
 
 
 def control(place: Place, token: str) -> list[Row]:
-    """Check that a class reaches an allowed destination. For the gateway, also check that the proxy recorded it.
+    """Check that a class reaches an allowed destination.
 
-    The token makes the URL of the gateway's request unique.
+    For the gateway, also check that the proxy recorded the request, whose URL is unique because it ends in the token.
     """
     if place.control is None:
         return []

@@ -30,4 +30,4 @@ AT_APPLICATION = {
     "build": PAST_THE_PROXY | INWARDS | ON_ONE_BRIDGE | AS_ROOT,
     "gateway": PAST_THE_PROXY | {"other_hosts"},
 }
-"""Expected bypasses by test location. "neighbour" is absent, because this level treats unknown networks like others."""
+"""Expected bypasses by test location. "neighbour" is not tested: this level has no rules for unknown networks."""

@@ -26,7 +26,7 @@ from tests.security.inside.core import REGISTRY, Knowledge, Technique
 from tests.support.docker_exec import completed
 
 MODULES = (core, sockets, tls_clienthello, wire, names, http, addresses, tls, local, load, records, controls)
-"""The modules of :mod:`tests.security.inside`, in the order in which they import each other."""
+"""The modules of :mod:`tests.security.inside`. Each imports only modules that precede it."""
 
 _UNPACK = """
 import json, sys, types

@@ -42,7 +42,7 @@ class Place:
     Attributes:
         name: one of :data:`tests.security.inside.core.PLACES`.
         class_name: the class of its listener; `-` if it has none.
-        python: the command that starts Python there; the program is its argument ``-c``.
+        python: the command that starts Python there. To run a program, append ``-c`` and its text.
         control: host and path of a URL that must be reachable, or None.
     """
 

@@ -79,7 +79,7 @@ class Allowance:
 
 
 def decode_status(body: bytes) -> str:
-    """Return the message of a google.rpc.Status without other fields. Raise AssertionError for anything else."""
+    """Return the message of a google.rpc.Status. Raise AssertionError if ``body`` contains anything else."""
     assert body[:1] == b"\x12", f"not a google.rpc.Status whose only field is a message: {body[:40]!r}"
     size, shift, at = 0, 0, 1
     while True:

@@ -31,9 +31,9 @@ THREADS = 12
 Address = tuple[str, int]
 
 ENFORCED = ("sandbox", "browser", "build", "neighbour")
-"""Test locations whose traffic firewall rules restrict.
+"""Test locations in containers of the gateway's Docker engine. Firewall rules restrict their traffic.
 
-Another location, `gateway`, is the gateway's own network namespace.
+The location `gateway` is the gateway's own network namespace.
 """
 
 PLACES = (*ENFORCED, "gateway")

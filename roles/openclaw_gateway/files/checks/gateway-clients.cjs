@@ -3,7 +3,7 @@
 const http = require('http'), http2 = require('http2'), https = require('https'), tls = require('tls'), {execFile} = require('child_process')
 const [level] = process.argv.slice(2), host = '192.0.2.1', timeout = 8000
 
-/** Return whether a proxy refused the tunnel: the error, or one of its causes, has the code of Node's http or of undici for this. */
+/** Return whether the error, or one of its causes, is that of Node's http or of undici for a tunnel that a proxy refused. */
 const refused = error => Boolean(error) && (['ERR_PROXY_TUNNEL', 'UND_ERR_ABORTED'].includes(error.code) || refused(error.cause))
 const requested = (module, options = {}) => new Promise((done, fail) =>
   module.get({host, path: '/', ...options}, response => { response.resume(); done() }).on('error', fail))
