@@ -55,21 +55,24 @@ class Call:
 
 
 class Places[Value: Hashable]:
-    """The values that get their own labels, at most ``most`` per class, so that no class can use up another's limit."""
+    """The combinations of label values that get a time series of their own.
+
+    Each class has at most ``most``, so that no class can use up another's limit.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._of_class: defaultdict[str, set[Value]] = defaultdict(set)
 
     def take(self, class_name: str, value: Value) -> bool:
-        """Add the value if the class is below its limit. Return whether the value has its own label."""
+        """Add the value, unless the limit of the class is reached. Return whether the class has the value."""
         taken = self._of_class[class_name]
         if value not in taken and len(taken) < self._most:
             taken.add(value)
         return value in taken
 
     def has(self, class_name: str, value: Value) -> bool:
-        """Return whether the value has its own label."""
+        """Return whether the class has the value."""
         return value in self._of_class[class_name]
 
 
@@ -147,7 +150,7 @@ class ModelCalls:
 
 
 def _wanted(call: Call) -> _Labels:
-    """Return the labels that a call gets if its models have their own labels."""
+    """Return the labels of a call with the names of its models, before `OTHER` replaces any of them."""
     chosen = (call.operation, call.provider, call.requested_model, call.response_model)
     return _Labels(call.class_name, *(text or "" for text in chosen))
 

@@ -1,4 +1,4 @@
-"""Capture of one exchange: builds the record from the passing bytes. Pure: takes bytes and times, returns a record.
+"""Capture of one exchange: builds the record from the passing bytes. It does no I/O.
 
 Capturing never delays a chunk, and no content of the traffic makes it raise. The memory of each exchange is bounded:
 the capture keeps only the head and the tail of a body, a hash of the whole body, and the sizes.
@@ -53,7 +53,7 @@ class BodyCapture:
     Args:
         limit: maximum number of bytes of the body, decoded and masked, in the record.
         content_encoding: the Content-Encoding header's value, or None.
-        masks: the patterns to mask.
+        masks: the operator's patterns to mask, or None to mask nothing.
         read_at_end: whether the caller needs :meth:`kept`. This takes more memory if a secret is masked.
     """
 
@@ -82,9 +82,9 @@ class BodyCapture:
         """Number of bytes of the decoded and masked body so far, without those that the masker holds back."""
 
     def feed(self, wire: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Consume a chunk as received, and yield its decoded bytes in bounded pieces, possibly none.
+        """Consume a chunk as received, and yield its decoded bytes in pieces of bounded size.
 
-        Each piece is a pair: the decoded bytes, and the masked bytes that may be written to the disk. The masker can
+        Each item is a pair: the decoded bytes, and the masked bytes that may be written to the disk. The masker can
         hold back bytes of a piece and return them with a later one. The chunk is consumed only when the iterator is
         exhausted.
         """
@@ -109,7 +109,7 @@ class BodyCapture:
         return self.end_message()
 
     def end_message(self) -> bytes:
-        """Record and return the bytes that the masker holds back, because no secret continues after a message."""
+        """Record and return the bytes that the masker holds back: no secret continues in the next message."""
         return b"" if self._masker is None else self._mask(self._masker, b"", final=True)
 
     def _take(self, data: bytes) -> bytes:
@@ -155,7 +155,7 @@ class BodyCapture:
         return buffers + self._decoder.held + (len(self._masker.held) if self._masker is not None else 0)
 
     def expected(self, length: int) -> int:
-        """Return how many bytes of memory a body of this length on the wire will take; more if it is compressed."""
+        """Estimate the memory in bytes for a body of this length on the wire. A compressed body can take more."""
         kept = min(length, self._limit + self._limit // TAIL_SHARE)
         kept += kept // 8
         return kept + (min(length, self._limit) if self._encoded else 0)
@@ -166,7 +166,10 @@ class BodyCapture:
         return self.size <= self._limit
 
     def kept(self) -> memoryview:
-        """Return the beginning of the finished body, decoded but not masked. Release the view before the next chunk."""
+        """Return the beginning of the finished body, decoded but not masked.
+
+        Release the view before the capture changes: a bytearray with a view cannot be resized.
+        """
         return memoryview(self._head if self._unmasked is None else self._unmasked)
 
     def decoded(self, length: int) -> bytes:
@@ -258,7 +261,7 @@ class BodyCapture:
             return bytes(self._raw)
         masker = Masker(self._masks)
         masked = masker.feed(bytes(self._raw))
-        # Leave out the end of a truncated body, because it can be a part of a secret.
+        # Leave out the end of a truncated body, because it may be part of a secret.
         masked += b"" if self.truncated else masker.finish()
         self._raw_masked = masker.count
         return masked
@@ -279,7 +282,7 @@ class BodyCapture:
 
 def _text_of(kept: tuple[bytes, bytes, int], *, cut: bool) -> tuple[str, str]:
     head, tail, missing = kept
-    if cut:  # Drop a character that was cut in two: the rest may be valid text, which needs no base64.
+    if cut:  # Drop a character that was cut in two, because the rest may be valid text.
         head, tail = _whole_characters(head), _without_torn_start(tail)
     try:
         texts = head.decode(), tail.decode()
@@ -378,7 +381,7 @@ class ExchangeCapture:
             yield masked
 
     def _read_request(self, piece: bytes) -> None:
-        """Pass a piece to the request's reader. Do nothing while the whole body is in memory: it is read at its end."""
+        """Pass a piece to the request's reader, unless the whole body is in memory: `request_done` reads it then."""
         if self._request_reader is None or self.request.all_kept:
             return
         before = self.request.size - len(piece)
@@ -397,7 +400,7 @@ class ExchangeCapture:
             self.secret = self.secret or scan.found
 
     def _look_at_raw(self, scan: CredentialScan | None, body: BodyCapture) -> None:
-        """End the scan of a body. Withhold a body that could not be decoded, because it could not be scanned."""
+        """End the scan of a body. Treat an undecodable body as a credential, because it could not be scanned."""
         if scan is not None:
             if body.wire_size and body.undecodable:
                 scan.unreadable()
@@ -463,7 +466,7 @@ class ExchangeCapture:
 
         Args:
             added: the bytes that the messages add to the body (`websocket_messages.Messages.add`).
-            lines: the same bytes for the reader, but without line feeds inside a message.
+            lines: the same bytes for the reader, with each message on one line.
             now_ns: the current time in Unix nanoseconds.
             sent: whether the client sent the messages.
             ended: whether the last message is complete.
@@ -520,7 +523,7 @@ class ExchangeCapture:
         return Body(text=REDACTED, encoding="utf-8", size=body.size or body.wire_size, sha256=None, truncated=True)
 
     def known(self) -> dict[str, Any]:
-        """Return the redacted fields of an `ExchangeRecord` that are known so far, without bodies, end or outcome."""
+        """Return the redacted fields of an `ExchangeRecord` that are known so far, without the bodies and the end."""
         if self._response_headers_known is None:
             self._response_headers_known = self._redacted(self.response_headers)
         if self._request_known is None:

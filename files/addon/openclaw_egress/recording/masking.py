@@ -1,8 +1,8 @@
 """Masking of known secrets in recorded bytes: each becomes ``[masked:RULE:FINGERPRINT]``. Pure: bytes in, bytes out.
 
-A rule is the key format of an issuer (`RULES`), a PEM private key, an AWS secret key after its name, or an operator's
-own pattern (`policy.mask_patterns`). The fingerprint is the beginning of the secret's SHA-256. It identifies a key
-without revealing it, because keys are random and long.
+A rule matches the key format of an issuer (`RULES`), a PEM private key, an AWS secret key that follows its name, or an
+operator's own pattern (`policy.mask_patterns`). The fingerprint is the beginning of the secret's SHA-256. It identifies
+a key without revealing it, because keys are random and long.
 
 `Masker` takes a body in pieces of any size, and its result does not depend on where the pieces end. It holds back the
 last bytes as long as they can be the beginning of a secret. The rules apply in this order:
@@ -41,7 +41,7 @@ class Rule(NamedTuple):
         name: the name in the replacement. It must not contain a word that redaction treats as a credential's name.
         heads: the possible first two bytes, separated by spaces. They select the rules to try.
         pattern: the whole format. If it has a group, the group is the secret, otherwise the whole match.
-        dashes: whether the key may contain ``-`` or ``_``. If so, it cannot begin directly after one of them.
+        dashes: whether the key may contain ``-`` or ``_``. If so, it does not begin after one of these.
     """
 
     name: str
@@ -220,7 +220,7 @@ class Masker:
     def feed(self, data: bytes) -> bytes:
         """Process the next bytes. Return the bytes that need not be held back, with secrets masked."""
         if self._held.startswith(_BEGIN) and len(self._held) < MAX_PEM and not data.translate(None, _PEM_BYTES):
-            # Skip the search, because these bytes cannot end the key. A key may arrive in many small pieces.
+            # These bytes cannot end the key, so skip the search: a key may arrive in many small pieces.
             self._held += data
             return b""
         return self._settle(data, final=False) if data else b""
@@ -235,7 +235,7 @@ class Masker:
         text = b"".join((self._before, self._held, data))
         start = low = len(self._before)
         end = len(text)
-        # Hold back a possible beginning of a PEM key at the end of the text, because such a key ends a token.
+        # Hold back a possible beginning of a PEM key at the end of the text: it is not part of the token before it.
         margin = max(self._reach, _length_of_begin(text))
         if self._inside_long:
             low = _token_end(text, start)
@@ -323,7 +323,7 @@ def _token_end(text: bytes, start: int) -> int:
 
 
 def _pem_spans(text: bytes, low: int, cut: int, *, final: bool) -> tuple[list[_Span], int]:
-    """Return the spans of PEM private keys, and the end of the bytes that need not be held back."""
+    """Return the PEM private keys from ``low`` to ``cut``, and the end of the bytes that need not be held back."""
     spans: list[_Span] = []
     at = text.find(_BEGIN, low)
     while 0 <= at < cut:
@@ -380,7 +380,7 @@ def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
     words = text[start:limit].translate(_WORD_MAP)
     at = start + _escape_length(text, start)
     if text[max(start - 1, 0) : start].isalnum():
-        # The previous byte is the end of another secret, so no secret begins before the next word.
+        # The token directly follows another secret, so no secret begins before its next word.
         at = start + words.find(b" ") + 1 if b" " in words else limit
     while at < limit:
         span = _key_at(text, at, end)

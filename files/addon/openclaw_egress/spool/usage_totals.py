@@ -1,4 +1,4 @@
-"""Hourly totals of the exchanges: requests, tokens, cost and times by class, provider, host, model, key and status.
+"""Hourly totals of the exchanges: requests, tokens, cost and durations by class, provider, host, model, key and status.
 
 The stored totals contain the exchanges up to a certain line, whose sequence number is stored in the same transaction.
 `fold` adds further exchanges and advances that number. It runs in the flush thread, and before lines are deleted.
@@ -78,7 +78,7 @@ _WHOLE, _HALVES = ("",), (" >> 32", " & 4294967295")
 
 @dataclass(slots=True)
 class Times:
-    """A histogram of times, in buckets whose limits differ by 5 %, so that percentiles are exact within 3 %."""
+    """A histogram of durations, in buckets whose limits differ by 5 %, so that percentiles are exact within 3 %."""
 
     buckets: Counter[int] = field(default_factory=Counter)
 
@@ -101,13 +101,13 @@ class Times:
         return json.dumps(dict(sorted(self.buckets.items())), separators=(",", ":"))
 
     def add(self, seconds: float | None) -> None:
-        """Add a time in seconds. Ignore None."""
+        """Add a duration in seconds. Ignore None."""
         if seconds is not None:
-            # The lowest bucket contains all times up to one millisecond.
+            # The lowest bucket contains all durations up to one millisecond.
             self.buckets[max(0, math.ceil(math.log(max(seconds, 1e-3) / 1e-3) / _STEP))] += 1
 
     def percentile(self, share: float) -> float | None:
-        """Return the time in seconds that ``share`` (0 to 1) of the times do not exceed; None without times."""
+        """Return the duration in seconds that ``share`` (0 to 1) of all durations do not exceed; None if empty."""
         rank = max(1, math.ceil(share * self.buckets.total()))
         for bucket, count in sorted(self.buckets.items()):
             rank -= count
@@ -147,7 +147,7 @@ def nano_usd(cost_usd: float | None) -> int:
 
 
 def fold(db: sqlite3.Connection) -> int:
-    """Add at most `BATCH` exchanges that are missing from the stored totals. Call this inside a transaction.
+    """Add at most `BATCH` uncounted exchanges to the stored totals. Call this inside a transaction.
 
     Return the number of exchanges that were added.
     """
@@ -164,7 +164,7 @@ def fold(db: sqlite3.Connection) -> int:
 
 
 def fold_all(db: sqlite3.Connection) -> None:
-    """Add all exchanges that are missing from the stored totals. Call this inside a transaction."""
+    """Add all uncounted exchanges to the stored totals. Call this inside a transaction."""
     while fold(db) == BATCH:
         pass
 
@@ -174,8 +174,8 @@ def _add(db: sqlite3.Connection, key: Key, usage: Usage) -> None:
     if stored is None:
         groups = db.execute("SELECT count(*) FROM usage_hours WHERE hour = ? AND class = ?", key[:2]).fetchone()[0]
         if groups == 0:
-            # Count the stored hours and do not compare times, so that a clock that was wrong once cannot delete the
-            # totals of a year.
+            # Limit the number of stored hours, not their age: if the clock is wrong once, an age limit could delete
+            # the totals of a year.
             oldest = "SELECT hour FROM usage_hours GROUP BY hour ORDER BY hour DESC LIMIT 1 OFFSET ?"
             db.execute(f"DELETE FROM usage_hours WHERE hour <= ({oldest})", (KEPT_HOURS - 1,))  # noqa: S608 - constants
         if groups >= MAX_GROUPS:
@@ -250,7 +250,7 @@ def read(
         since_ns: Unix nanoseconds, rounded down to the start of the hour.
         until_ns: Unix nanoseconds.
         class_name: read only this class.
-        times: whether to read the histograms of times, which takes most of the CPU time.
+        times: whether to read the histograms of durations, which takes most of the CPU time.
     """
     if unknown := set(by) - {*_PRIMARY_KEY, DAY}:
         raise ValueError(f"not a column: {', '.join(unknown)}")
