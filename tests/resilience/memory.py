@@ -59,7 +59,7 @@ class MemoryCgroup:
 
     @property
     def prefix(self) -> list[str]:
-        """Return a command prefix: it moves its own process into the cgroup, then executes the command after it."""
+        """Return the words to put before a command, so that it runs in the cgroup."""
         return ["sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh"]
 
     @property
@@ -108,7 +108,7 @@ class Client:
         return "\r\n".join([*lines, "", ""]).encode()
 
     async def post(self, class_name: str, size: int, *fields: str, hold: float = 0) -> int:
-        """Send a body of ``size`` bytes. Wait ``hold`` seconds, read the response, and return its status or 0."""
+        """Send a body of ``size`` bytes. Wait ``hold`` seconds, then read the response. Return its status, or 0."""
         start = b'{"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "'
         end = b'"}]}'
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):

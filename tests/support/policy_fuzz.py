@@ -1,7 +1,7 @@
 """Random policies and requests, generated from a seed, to compare access control with `explain`.
 
-Tests run the same cases in two ways. In process, they call the real :class:`AccessControl` with mitmproxy's parser and
-flows. Other tests send the bytes of the requests to a running proxy.
+Tests run the same cases in two ways: they call the real :class:`AccessControl` with mitmproxy's parser and flows, or
+they send the bytes of the requests to a running proxy.
 
 This module converts URLs to requests as clients do. It converts non-ASCII names to A-labels and omits user information
 and fragments. It does not change unusual ASCII characters.
@@ -70,7 +70,7 @@ PATHS = _words(
 
 @dataclass(frozen=True)
 class Values:
-    """Values for the generation of policies and requests. Tests of a running proxy replace the defaults."""
+    """The values from which policies and requests are generated. Tests of a running proxy replace the defaults."""
 
     answers: Sequence[Sequence[str]] = (PUBLIC, PUBLIC, (*PUBLIC, *LITERALS))
     literals: Sequence[str] = LITERALS

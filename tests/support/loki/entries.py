@@ -1,7 +1,7 @@
 """Conversion of OTLP records to Loki's data model: a stream (labels), a time, a line, structured metadata.
 
-The cases `names`, `bodies`, `no-service-name` and `t-zero*` in tests/contract/loki/answers.json record how a real Loki
-converts. The rules for `detected_level` and the order of metadata come from Loki's public source, not from a recording.
+The cases `names`, `bodies`, `no-service-name` and `t-zero*` in tests/contract/loki/answers.json record the results of a
+real Loki. The rules for `detected_level` and the order of metadata come from Loki's source code, not from a recording.
 """
 
 from __future__ import annotations

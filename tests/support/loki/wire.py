@@ -1,7 +1,7 @@
 """Parsers for OTLP log requests in protobuf and JSON. They return dataclasses with plain values.
 
 The fake has its own protobuf parser for two reasons: Loki accepts strings that are not UTF-8, which Python's protobuf
-refuses, and the fake needs no package except Python. In strings, bytes that are not UTF-8 become surrogates
+refuses, and the fake must need only the standard library. In strings, bytes that are not UTF-8 become surrogates
 ("surrogateescape"). Source of the field numbers: opentelemetry-proto, `logs.proto` and `common.proto`.
 """
 
