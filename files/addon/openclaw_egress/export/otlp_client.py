@@ -32,7 +32,7 @@ log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
-"""Maximum size of a response. An error body can list every refused record; Loki's exceeded 64 KB for 445 records."""
+"""Maximum size of a response. An error can list every refused record; Loki sent more than 64 KB for 445 records."""
 _MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
 

@@ -177,7 +177,7 @@ _PEM_REST = re.compile(
 )
 _PEM_SPACE = re.compile(_PEM_LINE + rb"|[ \t]")
 _PEM_UNDECIDED = 256
-"""Where a key ends can depend on this many bytes after its body: on a numbered line, a header, or the last line."""
+"""The end of a key can depend on this many bytes after its body: a line number, a header, or the END line."""
 _PEM_SHORTEST = 40
 
 

@@ -21,7 +21,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""If the clock is set back by at most this, the times of lines still increase. If by more, they follow the clock."""
+"""If the clock is set back by at most this, timestamps still increase. If it is set back further, they follow it."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
