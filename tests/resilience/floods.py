@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 CONNECTIONS = 300
 FAST = 64
-"""Number of connections to each listener for floods that keep the processor busy."""
+"""Number of connections to each listener for floods that keep the CPU busy."""
 PACE_SECONDS = 0.2
 ALLOWED, DENIED = "www.example.com", "www.denied.example"
 _numbers = itertools.count()
