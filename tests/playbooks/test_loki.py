@@ -107,15 +107,67 @@ def test_check_mode_pushes_nothing(vps2):
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [
-        (401, "requires a tenant or credentials"),
-        (403, "requires a tenant or credentials"),
-        (404, "does not respond with Loki's configuration"),
-    ],
+    [(401, "requires a tenant or credentials"), (500, "does not respond with Loki's configuration")],
 )
 def test_check_mode_reports_the_same_invalid_configuration_as_a_run(vps2, status, said):
     vps2.loki.faults.set(status=status, path="/config")
     assert said in vps2.bad("--check")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_configuration_hidden_by_a_reverse_proxy_is_a_warning_with_the_limits_to_check(vps2, status, check):
+    vps2.loki.faults.set(status=status, path="/config")
+    done = vps2.play("", *check)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 0, said
+    assert f"/config responds with {status} (a reverse proxy?), so the role does not check the limits of Loki" in said
+    assert "limits_config.max_line_size: at least 200000 bytes" in said
+    assert len(vps2.loki.records()) == (0 if check else 1)
+
+
+def test_all_wrong_limits_are_reported_in_one_message_before_the_first_change(vps2):
+    wrong = "limits_config:\n  max_line_size: 64KB\n  per_stream_rate_limit: 1MB\n"
+    vps2.configure(wrong + SCHEMA.format(store="tsdb", schema="v13") + "server:\n  grpc_server_max_recv_msg_size: 1\n")
+    prometheus = vps2.at / "rules"
+    prometheus.mkdir()
+    said = vps2.bad(loki_otlp_prometheus_rules_dir=str(prometheus))
+    assert "Nothing was changed. The configuration of Loki at" in said
+    for found in (
+        "limits_config.allow_structured_metadata is false",
+        "limits_config.max_line_size is 64KB. The minimum is 200000 bytes",
+        "limits_config.per_stream_rate_limit is 1MB. The minimum is 2500000 bytes",
+        "server.grpc_server_max_recv_msg_size is 1. The minimum is 3000000 bytes",
+    ):
+        assert found in said
+    assert not vps2.manifest.exists() and not list(prometheus.iterdir())
+    assert vps2.loki.records() == []
+    limits = "  allow_structured_metadata: true\n  max_line_size: 256KB\n  per_stream_rate_limit: 3MB\n"
+    server = "server:\n  grpc_server_max_recv_msg_size: 4194304\n"
+    vps2.configure("limits_config:\n" + limits + SCHEMA.format(store="tsdb", schema="v13") + server)
+    assert vps2.good() == 0
+
+
+def test_role_does_not_edit_the_file_while_another_limit_is_wrong(vps2):
+    text = CONFIG.replace("  retention", "  max_line_size: 64KB\n  retention")
+    vps2.configure(text)
+    said = vps2.bad(loki_otlp_manage_config=True)
+    assert "limits_config.max_line_size is 64KB" in said and "allow_structured_metadata" not in said
+    assert vps2.file.read_text() == text and not vps2.manifest.exists()
+
+
+def test_large_results_of_queries_are_a_warning(vps2):
+    done = vps2.play("")
+    assert done.returncode == 0
+    assert "grpc_server_max_send_msg_size: 16777216" in done.stdout
+
+
+def test_refused_record_stops_before_the_first_change(vps2):
+    vps2.loki.faults.set(status=400, count=None)
+    (vps2.at / "rules").mkdir()
+    said = vps2.bad(loki_otlp_prometheus_rules_dir=str(vps2.at / "rules"))
+    assert "Nothing was changed. http://127.0.0.1" in said and "responds with 400 to a record with metadata" in said
+    assert not vps2.manifest.exists() and not list((vps2.at / "rules").iterdir())
 
 
 def test_check_mode_reports_a_missing_loki_and_continues(vps2):
@@ -131,12 +183,6 @@ def test_missing_key_means_false(vps2):
     assert "limits_config.allow_structured_metadata is false" in said
     assert "loki_otlp_manage_config: true" in said and str(vps2.file) in said
     assert vps2.loki.records() == []
-
-
-def test_test_record_reveals_a_problem_that_the_configuration_does_not_show(vps2):
-    vps2.loki.faults.set(status=400, count=None)
-    said = vps2.bad()
-    assert "responds with 400" in said
 
 
 def test_accepted_record_that_is_not_found_is_reported(vps2):
