@@ -122,7 +122,7 @@ def files_with(text: str, host: str) -> list[str]:
 def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
     assert in_loki[0][0]["openclaw_egress_key"] == hashlib.sha256(KEY.encode()).hexdigest()[:12]
     # Check that the search covers the right files: it must find the text of the turn. VictoriaLogs compresses its
-    # files, so query VictoriaLogs instead.
+    # files, so send it a query instead.
     assert any(path.endswith(("spool.db", "spool.db-wal")) for path in files_with(MARK, "vps1"))
     assert "/var/lib/loki-stand-in.jsonl" in files_with(MARK, "vps2")
     assert victorialogs(f'"{MARK}" _time:1h')

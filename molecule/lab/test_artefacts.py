@@ -1,4 +1,4 @@
-"""Tests that the lab, with an empty cache, rebuilds its artefacts outside of the checkout."""
+"""Tests of the lab's artefacts: building them with an empty cache, and the versions in their names."""
 
 import os
 import re

@@ -173,7 +173,7 @@ print("sent")
 
 
 def sent_without_rules(*inside: str) -> str:
-    """Flush the firewall rules and send packets. Return an empty text if the rules were restored before that."""
+    """Flush the firewall rules and send packets. Return an empty text if the rules were restored first."""
     try:
         return on("vps1", *inside, "sh", "-c", 'iptables -F; exec "$@"', "sh", "python3", "-c", SPOOFED).strip()
     except AssertionError as problem:

@@ -71,7 +71,7 @@ export PATH
 @FUNCTIONS@"""
 
 FUNCTION = '%s() { sh "$openclaw_egress_root/run" %s "$@"; }\n'
-# Define functions whose names are paths only in bash outside of its POSIX mode: no other shell permits such names.
+# Define a function with a path as its name. Only bash permits this, and not in its POSIX mode.
 PATH_FUNCTION = """if [ -n "${BASH_VERSION-}" ] && ! (shopt -oq posix); then
   eval '%s() { sh "$openclaw_egress_root/run" %s "$@"; }'
 fi

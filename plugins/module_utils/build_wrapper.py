@@ -647,12 +647,12 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
                 extra += ["--set", "%s.contexts.%s=%s" % (name, CONTEXT, work.context)]
         if not extra:
             return None
-        # Otherwise, newer versions of buildx ask for permission to read files outside of the working directory.
+        # Set this variable, because newer versions of buildx ask before reading files outside the working directory.
         return runner.run([*words, *extra], env={**os.environ, "BUILDX_BAKE_ENTITLEMENTS_FS": "0"})
 
 
 def execute(words: list[str]) -> int:
-    """Replace this process with the command."""
+    """Replace this process with the command. If that fails, return the exit status that a shell would return."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores SIGPIPE, and the command would inherit that.
     try:
         os.execvp(words[0], words)

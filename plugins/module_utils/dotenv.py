@@ -230,7 +230,7 @@ def _line_end(text: str) -> str:
 
 
 def default_files(project_dir: str, exists: Exists = os.path.exists) -> list[str]:
-    """Return the files that compose loads by default: the first base file and the first override in this directory."""
+    """Return the files that compose loads by default: the directory's first base file and first override file."""
     base = [os.path.join(project_dir, name) for name in BASE_FILES if exists(os.path.join(project_dir, name))][:1]
     override = [os.path.join(project_dir, name) for name in OVERRIDE_FILES if exists(os.path.join(project_dir, name))][
         :1

@@ -254,7 +254,7 @@ def _service_remedy(services: Settings) -> str:
 
 
 class _Gateway:
-    """The gateway's service in both configurations, with its image and the options."""
+    """The gateway's service, with resolved and with unresolved variables; its image, and the options."""
 
     def __init__(
         self, uninterpolated: Settings | None, interpolated: Settings | None, image: Settings | None, options: Options
@@ -301,7 +301,7 @@ class _Start:
 
     entrypoint: List[str]
     command: List[str]
-    # Whether the container runs the image's own command.
+    # True if the container runs the image's own command.
     by_image: bool
 
 
@@ -390,7 +390,7 @@ def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], requi
 
 
 def _is_transparent(entrypoint: list[str]) -> bool:
-    """Return whether an entrypoint runs the command unmodified: `tini --`, or an entrypoint script."""
+    """Return whether an entrypoint runs the command unmodified, as `tini --` and entrypoint scripts do."""
     if not entrypoint or entrypoint[-1] == "--":
         return True
     return len(entrypoint) == 1 and not _INTERPRETS.match(entrypoint[0])

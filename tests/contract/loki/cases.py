@@ -1,4 +1,4 @@
-"""The 60 test cases, named as in answers.json. Each returns the values to compare with its recording there."""
+"""The 60 test cases, with their names in answers.json. Each returns the values to compare with those recorded there."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Technique:
     Attributes:
         places: the test locations in which to run it.
         lawful: locations whose class may request the technique's names, so DNS queries for them are not a bypass.
-        alone: whether the technique must run alone, because it puts load on the proxy.
+        alone: true if the technique must run alone, because it puts load on the proxy.
         description: one sentence that describes the technique.
     """
 
