@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -54,14 +55,17 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
         "openclaw_proxy_otlp_logs_endpoint": "http://127.0.0.1:8/v1/logs",
         "openclaw_gateway_enforcement": "network",
         "openclaw_egress_verify_file": f"{tmp_path}/report.json",
+        "openclaw_egress_verify_junit": f"{tmp_path}/report.xml",
         "ansible_connection": "local",
         "ansible_become": False,
-        "ansible_python_interpreter": "auto_silent",
     }
     # Replace `sleep`, so that checks that wait end immediately.
     (bin_ / "sleep").write_text("#!/bin/sh\n")
     (bin_ / "sleep").chmod(0o755)
-    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"one": None}}}))
+    # The second host fails before its checks, so it has no report of its own.
+    interpreters = {"one": "auto_silent", "two": "/nonexistent"}
+    hosts = {name: {"ansible_python_interpreter": python} for name, python in interpreters.items()}
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
     (tmp_path / "play.yml").write_text(PLAY)
     path = os.pathsep.join([str(bin_), str(BIN), os.environ["PATH"]])
     done = run(
@@ -70,7 +74,8 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
     )  # fmt: skip
     assert done.returncode != 0, done.stdout
     assert (tmp_path / "report.json").exists(), done.stdout + done.stderr
-    (report,) = json.loads((tmp_path / "report.json").read_text())
+    report, lost = json.loads((tmp_path / "report.json").read_text())
+    assert lost == {"host": "two", "passed": False, "checks": []}
     found = {each["id"]: each for each in report["checks"]}
     assert found["proxy-healthy"]["passed"] and found["proxy-healthy"]["found"] == "openclaw-proxy is healthy"
     assert not found["gateway-healthy"]["passed"] and found["gateway-healthy"]["remedy"]
@@ -95,3 +100,8 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
         assert re.fullmatch(pattern, found[name]["found"]), (name, found[name]["found"])
     assert re.fullmatch(r'words: 8082 program: """.+', found["sandbox-refused"]["found"])
     assert "loki-direct" not in found and "enforcement-firewall" in found
+    suites = ElementTree.parse(tmp_path / "report.xml").getroot().findall("testsuite")
+    assert [suite.get("name") for suite in suites] == ["one", "two"]
+    failed = {case.get("name") for case in suites[0] if case.find("failure") is not None}
+    assert failed == {each["about"] for each in report["checks"] if not each["passed"]} and len(suites[0]) == len(found)
+    assert suites[1].get("failures") == "1" and suites[1].find("testcase/failure") is not None
