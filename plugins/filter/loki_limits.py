@@ -23,8 +23,7 @@ options:
     required: true
   rates:
     description:
-      - The maximum export rate of each proxy that pushes to this Loki, in bytes per second. V(0) or V(off) means no
-        maximum.
+      - The maximum export rate of each proxy that pushes to this Loki, in bytes per second. V(0) means no maximum.
       - If it is empty, one proxy with the default rate.
     type: list
     elements: raw
@@ -97,8 +96,7 @@ def loki_limits(config: Any, rates: Sequence[Any] = ()) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         raise AnsibleFilterError("loki_limits needs Loki's configuration as a mapping, not %s" % type(config).__name__)
     try:
-        # YAML reads an unquoted `off` as false.
-        speeds = [0 if rate in ("off", False) else parse_quantity(rate, "bytes") for rate in rates]
+        speeds = [parse_quantity(rate, "bytes") for rate in rates]
     except ValueError as error:
         raise AnsibleFilterError(
             "loki_limits: an export rate is invalid: %s. Give bytes per second." % error

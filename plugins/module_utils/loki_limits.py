@@ -365,7 +365,8 @@ def _check_what_is_not_in_it(config: Config, rates: Sequence[float]) -> Iterator
         yield Finding(
             "limits_config.per_stream_rate_limit",
             "limits_config.per_stream_rate_limit was not checked, because a gateway exports without a maximum rate. "
-            "Above the limit Loki may drop lines of a push that it acknowledges. Set a maximum rate for the gateway.",
+            "Above the limit Loki may drop lines of a push that it acknowledges. Set "
+            "openclaw_proxy_export_max_bytes_per_second for the gateway.",
             False,
         )
 

@@ -54,7 +54,7 @@ class Vps2:
             **variables,
         }
         local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": "auto_silent"}
-        one = {"openclaw_proxy_otlp_headers": two.pop("headers", "")}
+        one = {"openclaw_proxy_otlp_headers": two.pop("headers", ""), **two.pop("gateway", {})}
         hosts = {"openclaw_gateways": {"hosts": {"one": one}}, "openclaw_loki": {"hosts": {"two": two}}}
         (self.at / "hosts.json").write_text(json.dumps({"all": {"vars": local, "children": hosts}}))
         (self.at / "role.yml").write_text(
@@ -154,6 +154,12 @@ def test_role_does_not_edit_the_file_while_another_limit_is_wrong(vps2):
     said = vps2.bad(loki_otlp_manage_config=True)
     assert "limits_config.max_line_size is 64KB" in said and "allow_structured_metadata" not in said
     assert vps2.file.read_text() == text and not vps2.manifest.exists()
+
+
+def test_export_rate_of_the_gateway_is_compared_with_the_limits(vps2):
+    said = vps2.bad(gateway={"openclaw_proxy_export_max_bytes_per_second": 10_000_000})
+    assert "limits_config.per_stream_rate_limit is 3MB. The minimum is 10000000 bytes" in said
+    assert "per_stream_rate_limit: 10MB" in said
 
 
 def test_large_results_of_queries_are_a_warning(vps2):

@@ -18,6 +18,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.loki_limits import
 from openclaw_egress.export.exporter import MAX_PUSH_BYTES
 from openclaw_egress.recording import log_lines, semconv
 from openclaw_egress.recording.otlp import assemble, encode_record, encode_resource, make_resource
+from openclaw_egress.settings import Settings
 from tests.support.loki.entries import streams
 from tests.support.loki.wire import read_protobuf
 
@@ -420,8 +421,8 @@ def test_empty_section_means_defaults_and_no_metadata():
     assert found["problems_without_metadata"] == []
 
 
-@pytest.mark.parametrize("rate", [0, "0", "off", False])
-def test_filter_accepts_each_form_of_no_maximum_rate(rate):
+@pytest.mark.parametrize("rate", [0, "0"])
+def test_filter_warns_of_no_maximum_rate(rate):
     assert any("without a maximum rate" in line for line in loki_limits(MAIN, rates=[rate])["warnings"])
 
 
@@ -433,6 +434,10 @@ def test_filter_refuses_other_input():
 
 
 # ── what the proxy sends ─────────────────────────────────────────────────────────────────────────────────────────────
+def test_default_rate_is_the_proxys():
+    assert Settings.model_fields["export_max_bytes_per_second"].default == limits.EXPORT_BYTES_PER_SECOND
+
+
 def test_attributes_exist():
     names = {value for name, value in vars(semconv).items() if name.isupper() and isinstance(value, str)}
     assert set(limits.ATTRIBUTES) - names == set()
