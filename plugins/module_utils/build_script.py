@@ -167,8 +167,8 @@ def _find_block(text: str) -> _Block | None:
     if len(begins) != 1 or len(ends) != 1 or ends[0].start() < begins[0].start():
         lines = sorted(text.count("\n", 0, mark.start()) + 1 for mark in begins + ends)
         raise BuildScriptError(
-            "the marks 'openclaw.egress: begin' and 'openclaw.egress: end' do not make one pair (line %s). Take that "
-            "section out by hand, marks included, or restore the script from your backup, and run again"
+            "the marks 'openclaw.egress: begin' and 'openclaw.egress: end' do not form one pair (line %s). Delete that "
+            "section and its marks by hand, or restore the script from your backup, and run again"
             % ", ".join(map(str, lines))
         )
     start, end = begins[0].start(), ends[0].end()
@@ -206,8 +206,8 @@ def _refuse_conflict(lines: list[Any]) -> None:
     for number, line in enumerate(lines, 1):
         if _PATH_OF_DOCKER.search(line) and any(_SETS_PATH.match(other) for other in lines):
             raise BuildScriptError(
-                "line %d: the path of docker is needed here, and another line sets PATH, so the patch cannot be "
-                "before docker; write `command -v docker >/dev/null` and call `docker`, %s" % (number, OR_MOUNT)
+                "line %d: this line needs docker's path, and another line sets PATH, so the patch cannot precede "
+                "docker in PATH; write `command -v docker >/dev/null` and call `docker`, %s" % (number, OR_MOUNT)
             )
 
 
@@ -302,7 +302,7 @@ class _Search:
         if "env" in before and [value for value in values if value == "-i" or value.startswith("PATH=")]:
             elsewhere.append("env")
         if elsewhere:
-            reason = "docker build is run by `%s`, where the patch does not reach it; call `docker build` itself, %s"
+            reason = "`%s` runs docker build where the patch has no effect; call `docker build` directly, %s"
             self._refuse(command, reason % (elsewhere[0], OR_MOUNT))
         elif found and "/" in values[found[1]] and self._escapes(values[found[1]], before):
             self._refuse(command, "%s is called by its path; write `docker`, %s" % (values[found[1]], OR_MOUNT))
@@ -330,9 +330,9 @@ class _Search:
             return
         build = read[0]
         if "-" in (build.context, build.file):
-            reason = "docker build reads standard input, which the patch leaves alone; name Dockerfile and directory"
+            reason = "the patch does not support a docker build from standard input; name a Dockerfile and a directory"
         elif _URL.match(build.context):
-            reason = "the build context is a URL, which the patch leaves alone; clone it and build the directory"
+            reason = "the patch does not support a URL as build context; clone the repository and build the directory"
         else:
             reason = ""
         if reason:

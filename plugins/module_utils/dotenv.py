@@ -243,7 +243,9 @@ def quote(value: str) -> str:
     if _BARE.match(value):
         return value
     if value.endswith("\\"):
-        raise DotenvError("compose versions read a value that ends in a backslash differently; remove the backslash")
+        raise DotenvError(
+            "the value ends in a backslash, which versions of Docker Compose read differently; remove the backslash"
+        )
     if not re.search(r"['\\\r\n]", value):
         return "'%s'" % value
     escaped = (
@@ -273,7 +275,7 @@ def _read(text: str) -> list[_Piece]:
             value, stop = _value(text, match.end(), end)
             if stop < 0:
                 line = text.count("\n", 0, at) + 1
-                raise DotenvError("line %d: the value of %s is in quotes that do not end" % (line, match["name"]))
+                raise DotenvError("line %d: the value of %s has no closing quote" % (line, match["name"]))
             if stop > end:
                 end = text.find("\n", stop)
                 end = len(text) if end < 0 else end + 1

@@ -191,7 +191,7 @@ def make_plan(
                 "command-unreadable",
                 "the command or entrypoint cannot be split into words: %s" % error,
                 gateway.where("command"),
-                "Write it as a list.",
+                "Write the command and the entrypoint as YAML lists.",
             )
         )
         return plan
@@ -237,7 +237,7 @@ def _profile_remedy(uninterpolated: Settings | None, options: Options) -> str:
     profiles = service.get("profiles") or []
     if not profiles:
         return ""
-    return "It belongs to a profile that is not active. Set COMPOSE_PROFILES=%s in %s." % (
+    return "The service belongs to a profile that is not active. Set COMPOSE_PROFILES=%s in %s." % (
         profiles[0],
         options.env_file,
     )
@@ -250,7 +250,8 @@ def _service_remedy(services: Settings) -> str:
         if name not in OUR_SERVICES
         and re.search(r"openclaw|clawdbot|moltbot", json.dumps([name, service or {}], default=str))
     ]
-    return "Set it to %s." % alike[0] if len(alike) == 1 else "Set it to the name of the gateway's service."
+    name = alike[0] if len(alike) == 1 else "the name of the gateway's service"
+    return "Set openclaw_gateway_service to %s." % name
 
 
 class _Gateway:
@@ -444,15 +445,15 @@ def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
         ):
             continue
         if verb == "unsets":
-            remedy = "Keep %s in the command." % name
+            remedy = "Do not unset %s in the command." % name
         elif name in _KEPT:
-            remedy = "Set %s in `environment` of the service, where the role keeps it." % name
+            remedy = "Set %s in `environment` of the service, because the role preserves it there." % name
         else:
-            remedy = "Remove that assignment."
+            remedy = "Remove the assignment from the command."
         plan.problems.append(
             Problem(
                 "variable-overridden",
-                "the command %s %s itself, so the gateway would not have the role's value" % (verb, name),
+                "the command %s %s itself, so the gateway would not get the value that the role sets" % (verb, name),
                 gateway.where("command"),
                 remedy,
             )
@@ -463,10 +464,10 @@ def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
         plan.warnings.append(
             Problem(
                 "no-node",
-                "the command names no Node program (%s). The bootstrap covers only the Node processes that it starts"
-                % words[0],
+                "the command names no Node program (%s). The bootstrap covers only Node processes that the command"
+                " starts" % words[0],
                 gateway.where("command"),
-                "Use the level network if other programs must not bypass the proxy.",
+                "Set openclaw_gateway_enforcement to network if other programs must not bypass the proxy.",
             )
         )
     cleared = _CLEARS.search(text)
@@ -476,7 +477,8 @@ def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
                 "environment-cleared",
                 "the command starts the gateway with `%s`, which removes the proxy variables" % cleared[1],
                 gateway.where("command"),
-                "Use a program that keeps them, such as `gosu USER …`, `su -m USER -c …` or `sudo --preserve-env …`.",
+                "Use a program that preserves them, such as `gosu USER …`, `su -m USER -c …` or `sudo "
+                "--preserve-env …`.",
             )
         )
 
@@ -494,7 +496,7 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
                 "no-proxy-all",
                 "NO_PROXY is *, so no request would use the proxy",
                 gateway.where("environment"),
-                "Name the destinations that need no proxy.",
+                "List only the destinations that need no proxy.",
             )
         )
     local = [name for name in _local_names(gateway) if name not in options.no_proxy]
@@ -529,7 +531,11 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
                 % (gateway.options.service, ", ".join(other)),
                 gateway.where("environment"),
                 "Remove these variables."
-                + (" Set those of the image to an empty value in `environment`." if "image" in other[-1] else ""),
+                + (
+                    " Set the variables of the image to an empty value in `environment`."
+                    if "image" in other[-1]
+                    else ""
+                ),
             )
         )
 
@@ -678,16 +684,18 @@ def _check_names(plan: Plan, gateway: _Gateway) -> None:
         where = "services.%s" % name
         if name in OUR_SERVICES:
             taken(
-                "your compose files have a service with the name of the role's service %s" % name, where, "Rename it."
+                "your compose files have a service named %s, but the role uses that name" % name,
+                where,
+                "Rename your service.",
             )
         elif (service or {}).get("container_name") in OUR_SERVICES:
-            found = "the container has the name of the role's container %s" % service["container_name"]
+            found = "the container is named %s, but the role uses that name" % service["container_name"]
             taken(found, where + ".container_name", "Choose another container_name.")
     if network in (project.get("networks") or {}):
         real = inputs.network_names(project, {network: {}})[network]
         if real != network:
             taken(
-                "your compose files use this key for the network %s. The role's compose file uses it for the proxy's"
+                "your compose files use this key for the network %s, but the role uses it for the proxy's network"
                 % real,
                 "networks.%s" % network,
                 "Rename the key, also in the services that use it.",
@@ -733,7 +741,7 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
     if files and theirs != ours:
         differs(
             "other-files",
-            "the container has %s; site.yml would use %s" % (", ".join(theirs), ", ".join(ours)),
+            "the container was started with %s; site.yml would use %s" % (", ".join(theirs), ", ".join(ours)),
             "project.config_files",
             "To keep the container's files, set COMPOSE_FILE=%s in %s. To use the files of site.yml, run"
             " `docker compose up -d %s` in %s first."
@@ -743,7 +751,7 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
     if project and name and project != name:
         differs(
             "other-project",
-            "the container has %s; site.yml would use %s" % (project, name),
+            "the container belongs to the project %s; site.yml would use %s" % (project, name),
             "project",
             "Set COMPOSE_PROJECT_NAME=%s in %s." % (project, options.env_file),
         )
@@ -751,17 +759,17 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
     if directory and real(directory) != real(options.compose_dir):
         differs(
             "other-directory",
-            "the container has %s; site.yml would use %s" % (real(directory), real(options.compose_dir)),
+            "the container was started in %s; site.yml would use %s" % (real(directory), real(options.compose_dir)),
             "project.working_dir",
-            "Set openclaw_egress_compose_dir.",
+            "Set openclaw_egress_compose_dir to the directory of the container.",
         )
     service = labels.get(prefix + "service", "")
     if service and service != options.service:
         differs(
             "other-service",
-            "the container belongs to %s; site.yml would start %s" % (service, options.service),
+            "the container belongs to the service %s; site.yml would start %s" % (service, options.service),
             "service",
-            "Set openclaw_gateway_service.",
+            "Set openclaw_gateway_service to the service of the container.",
         )
 
 
@@ -782,7 +790,7 @@ def _check_running(plan: Plan, gateway: _Gateway, container: Settings) -> None:
             plan.problems.append(
                 Problem(
                     "other-%s" % setting,
-                    "the container runs %s; your compose files say %s" % (_shown(of_container), _shown(configured)),
+                    "the container runs %s; your compose files specify %s" % (_shown(of_container), _shown(configured)),
                     gateway.where(setting),
                     "If the files are right, %s first. If the container is right, correct the files, or set the"
                     " variables that they use in %s." % (start_it, options.env_file),
@@ -798,7 +806,7 @@ def _check_running(plan: Plan, gateway: _Gateway, container: Settings) -> None:
         plan.problems.append(
             Problem(
                 "other-proxy",
-                "the running container has a proxy (%s) that your compose files do not set here" % ", ".join(other),
+                "the running container has a proxy (%s) that your compose files do not set" % ", ".join(other),
                 "environment of the container",
                 "Unset these variables in the shell that starts Compose, or remove `proxies` from Docker's config.json,"
                 " and %s." % start_it,
@@ -837,13 +845,13 @@ def _check_requirements_of_level_network(plan: Plan, gateway: _Gateway) -> None:
             "has the host's Docker socket, or its directory, as a volume. A client of the host's Docker can bypass the"
             " firewall rules",
             "volumes",
-            "Give the gateway its own daemon.",
+            "Give the gateway its own Docker daemon.",
         )
     user = str(gateway.service.get("user") or gateway.image.get("User") or "0").partition(":")[0]
     if user not in ("0", "root"):
         lacks(
             "user",
-            "starts as another user than root, which cannot set firewall rules",
+            "starts as a user other than root, which cannot set firewall rules",
             "user",
             'Set `user: "0:0"`, and change to another user in its entrypoint, as a gateway with a nested daemon does.',
         )

@@ -116,7 +116,9 @@ def state_of(path: str, with_content: bool = False) -> dict[str, Any]:
     if not stat.S_ISREG(found.st_mode):
         raise ManifestError("%s is neither a file nor a directory nor a symbolic link" % path)
     if found.st_size > MAX_FILE:
-        raise ManifestError("%s has %d bytes; files above %d are not kept" % (path, found.st_size, MAX_FILE))
+        raise ManifestError(
+            "%s has %d bytes, but the manifest stores only files up to %d bytes" % (path, found.st_size, MAX_FILE)
+        )
     try:
         with open(path, "rb") as source:
             content = source.read()
@@ -158,9 +160,7 @@ def _without_content(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load(path: str) -> dict[str, Any]:
-    remedy = (
-        "Nothing was done. Restore it from a backup; if you remove it, this host can no longer be rolled back by itself"
-    )
+    remedy = "Nothing was changed. Restore it from a backup. Without it, this host cannot be rolled back automatically"
     try:
         with open(path, encoding="utf-8") as source:
             content = json.load(source)
@@ -172,7 +172,7 @@ def _load(path: str) -> dict[str, Any]:
         raise ManifestError("%s is damaged (it has no items). %s" % (path, remedy))
     if content.get("version") != VERSION:
         raise ManifestError(
-            "%s is of version %r, this release supports %d. Use the release that wrote it"
+            "%s has version %r, but this release supports %d. Use the release that wrote it"
             % (path, content.get("version"), VERSION)
         )
     for key, item in content["items"].items():

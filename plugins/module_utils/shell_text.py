@@ -229,7 +229,7 @@ class _Reader:
         start = self.at + (2 if ansi else 1)
         match = re.compile(r"(?:[^'\\]|\\.)*'" if ansi else r"[^']*'", re.DOTALL).match(self.text, start)
         if match is None:
-            raise ShellTextError("a single quote does not end", began)
+            raise ShellTextError("a single quote is not closed", began)
         self.at = match.end()
         self.line += match.group().count("\n")
         return match.group()[:-1]
@@ -254,7 +254,7 @@ class _Reader:
                 self.line += char == "\n"
                 value.append(char)
                 self.at += 1
-        raise ShellTextError("a double quote does not end", began)
+        raise ShellTextError("a double quote is not closed", began)
 
     def _substitution(self, opener: str) -> str:
         """Return ``$(…)``, ``<(…)``, ``${…}`` or backticks as written, and parse the commands in it."""
@@ -263,7 +263,7 @@ class _Reader:
         if opener == "`":
             match = re.compile(r"(?:[^`\\]|\\.)*`", re.DOTALL).match(self.text, self.at)
             if match is None:
-                raise ShellTextError("a backtick does not end", began)
+                raise ShellTextError("a backtick is not closed", began)
             self.at = match.end()
         else:
             self._to_closing(")" if opener.endswith("(") else "}", began)
@@ -298,4 +298,4 @@ class _Reader:
                     self.at += 1
                     return
             self.at += 1
-        raise ShellTextError("a substitution does not end", began)
+        raise ShellTextError("a substitution is not closed", began)

@@ -37,7 +37,7 @@ attributes:
     description: A second run with the same options changes nothing.
 options:
   path:
-    description: The build script. The module follows a symbolic link and keeps it.
+    description: The build script. The module follows a symbolic link, and does not replace the link.
     type: path
     required: true
   state:
@@ -53,9 +53,10 @@ options:
     default: /home/openclaw/openclaw-egress/proxy-config/proxy-bootstrap.cjs
   image:
     description:
-      - Name of the gateway's image. Builds with this tag get the bootstrap. Of the other builds, only those get it that
-        have C(openclaw) in a tag, in the Dockerfile or as the package name in the context's C(package.json).
-      - By default all builds get the bootstrap, except those of O(skip_dockerfiles) and from standard input.
+      - Name of the gateway's image. Builds with this tag get the bootstrap. Other builds get it
+        only if C(openclaw) is in a tag, in the Dockerfile, or is the package name in the context's C(package.json).
+      - By default all builds get the bootstrap, except builds that O(skip_dockerfiles) names and builds
+        from standard input.
     type: str
     default: ""
   skip_dockerfiles:
@@ -108,7 +109,7 @@ path:
 found:
   description:
     - State of the section before the run. V(absent), V(patched) (a section as a release wrote it) or V(edited) (a
-      section that was edited since).
+      section that was edited later).
   returned: success
   type: str
   sample: absent

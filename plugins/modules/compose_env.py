@@ -33,7 +33,8 @@ attributes:
 options:
   path:
     description:
-      - The file. If it does not exist, the module creates it with mode 0600. It follows a symbolic link and keeps it.
+      - The file. If it does not exist, the module creates it with mode 0600. It follows a symbolic link, and
+        does not replace the link.
     type: path
     required: true
   variables:

@@ -16,7 +16,8 @@ description:
     restart.
   - Writes only keys that differ, and changes no other key.
   - Stores the previous value of each key in the rollback manifest. Restores a key that is no longer in the options, or
-    removes it if it did not exist before. Leaves a key that was edited since, and reports it.
+    removes it if it did not exist before. Does not change a key that was edited after the module set it, and
+    reports this key.
 attributes:
   check_mode:
     support: full
@@ -49,11 +50,11 @@ options:
     elements: str
     default: [node, dist/index.js]
   defaults:
-    description: Values below C(agents.defaults), as OpenClaw nests them.
+    description: Values below C(agents.defaults), nested as in OpenClaw's configuration.
     type: dict
     default: {}
   fallbacks:
-    description: Values like O(defaults), for keys that keep a configured value, unless it is V(none).
+    description: Values like O(defaults), for keys without a configured value or with the value V(none).
     type: dict
     default: {}
   manifest:
@@ -90,13 +91,13 @@ settings:
   elements: str
   sample: [agents.defaults.sandbox.docker.env.HTTPS_PROXY]
 left:
-  description: Keys that this module had set and that were edited since. They were not changed.
+  description: Keys that this module set and that were edited later. The module did not change them.
   returned: success
   type: list
   elements: str
   sample: [agents.defaults.sandbox.docker.network]
 overridden:
-  description: Settings of single agents that override keys that are set here.
+  description: Settings of individual agents that override keys that the module sets.
   returned: success
   type: list
   elements: str
@@ -144,7 +145,7 @@ def refusal(module: AnsibleModule, what: str, complaint: str) -> SettingsError:
         remedy = "Start the container %s, and run site.yml again" % params["container"]
     else:
         remedy = (
-            "Correct it there (`openclaw config validate` says more), or set openclaw_gateway_sandboxes to false if"
+            "Correct it there (`openclaw config validate` shows details), or set openclaw_gateway_sandboxes to false if"
             " another tool manages that configuration"
         )
     said = said.rstrip(".")

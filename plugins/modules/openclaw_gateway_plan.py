@@ -13,7 +13,8 @@ author:
 description:
   - Computes the settings of the gateway's service in our own compose file, from the project's compose configuration,
     the configuration of the image, and the running container. Changes nothing and starts no program.
-  - Judges by the configuration with resolved variables. Writes from the one without, so that secrets stay in C(.env).
+  - Checks the configuration with resolved variables. Takes the settings from the configuration without resolved
+    variables, so that secrets stay in C(.env).
   - Returns problems instead of failing, each with a code and a remedy, so that a role can report all of them at once.
 attributes:
   check_mode:
@@ -34,7 +35,7 @@ options:
     type: dict
     default: {}
   interpolated:
-    description: The project as C(docker compose config --format json) prints it. One of the two must be given.
+    description: The project as C(docker compose config --format json) prints it. Required without O(uninterpolated).
     type: dict
     default: {}
   image_config:
@@ -42,7 +43,7 @@ options:
     type: dict
     default: {}
   container:
-    description: What C(docker inspect) prints for the gateway's container. Empty if there is none.
+    description: Output of C(docker inspect) for the gateway's container. Empty if there is no container.
     type: dict
     default: {}
   service:
@@ -63,11 +64,11 @@ options:
     type: path
     required: true
   env_file:
-    description: The project's C(.env), for remedies.
+    description: The project's C(.env) file, which remedies mention.
     type: path
     required: true
   image:
-    description: The gateway's image. If empty, the one of the service.
+    description: The gateway's image. If empty, the image of the service.
     type: str
     default: ""
   bootstrap:
@@ -99,16 +100,16 @@ options:
     elements: str
     default: []
   no_proxy:
-    description: More destinations for C(NO_PROXY).
+    description: Additional destinations for C(NO_PROXY).
     type: list
     elements: str
     default: []
   inner_subnet:
-    description: IPv4 subnet of the internal network of the level C(network).
+    description: IPv4 subnet of the internal network of enforcement level C(network).
     type: str
     default: 172.31.250.0/24
   shared_port:
-    description: The shared proxy port of the level C(network).
+    description: The shared proxy port of enforcement level C(network).
     type: str
     default: "3128"
   classes:
@@ -146,7 +147,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: Reasons to stop. If there is one, the other values are incomplete.
+  description: Problems that prevent the deployment. If there is one, the other values are incomplete.
   returned: success
   type: list
   elements: dict
@@ -160,15 +161,15 @@ problems:
       type: str
       sample: other-proxy
     found:
-      description: What was found.
+      description: The problem.
       type: str
       sample: openclaw-gateway has a proxy already
     where:
-      description: The setting or label.
+      description: The setting or label that causes the problem.
       type: str
       sample: services.openclaw-gateway.environment
     remedy:
-      description: What to do.
+      description: How the operator can fix the problem.
       type: str
       sample: Remove these variables.
     level:
@@ -176,11 +177,11 @@ problems:
       type: str
       sample: application
     message:
-      description: Place, finding and remedy in one text.
+      description: Setting, problem and remedy in one text.
       type: str
       sample: "services.openclaw-gateway.environment: openclaw-gateway has a proxy already. Remove these variables."
 warnings_found:
-  description: Findings that limit what the proxy covers, without a reason to stop.
+  description: Problems that limit what the proxy covers, but do not prevent the deployment.
   returned: success
   type: list
   elements: dict
@@ -196,17 +197,17 @@ bootstrap:
   type: str
   sample: /app/proxy-bootstrap.cjs
 loaded_by:
-  description: What loads the bootstrap. One of C(command), C(entrypoint) and C(NODE_OPTIONS).
+  description: The setting that loads the bootstrap. One of C(command), C(entrypoint) and C(NODE_OPTIONS).
   returned: success
   type: str
   sample: command
 command:
-  description: The command, a list or a string. None if the operator's own stays.
+  description: The command, a list or a string. None if the operator's command stays.
   returned: success
   type: raw
   sample: [node, --require, ./proxy-bootstrap.cjs, dist/index.js, gateway]
 entrypoint:
-  description: The entrypoint. None if the operator's own stays.
+  description: The entrypoint. None if the operator's entrypoint stays.
   returned: success
   type: list
   elements: str
@@ -243,7 +244,7 @@ ports:
   elements: raw
   sample: ["127.0.0.1:18789:18789"]
 class_networks:
-  description: C(NETWORK:BRIDGE=PORT) for each class with a network in the nested daemon, at the level C(network).
+  description: C(NETWORK:BRIDGE=PORT) for each class with a network in the nested daemon (enforcement level C(network)).
   returned: success
   type: list
   elements: str

@@ -16,7 +16,7 @@ description:
   - Record a path before a change, and mark it as written after the change. Restoring an unedited path gives it its
     previous bytes, owner and mode, or deletes it if it did not exist. An edited path is left unchanged and reported
     as V(drifted), so that the caller can remove its own part.
-  - Items that are not paths (images, networks, firewall rules) hold data with which the caller undoes them.
+  - Items that are not paths (images, networks, firewall rules) contain the data that the caller needs to undo them.
 attributes:
   check_mode:
     support: full
@@ -32,7 +32,7 @@ options:
   state:
     description:
       - V(recorded) records the current state of the item, unless it is already recorded. Use it before each change.
-        For a path that is marked as written, it also records whether the path was edited since.
+        For a path that is marked as written, it also records whether the path was edited later.
       - V(written) marks the path as written by the caller. Use it after each change.
       - V(restored) restores the path if possible (see RV(status)), and removes the item from the manifest unless it
         drifted.
@@ -217,7 +217,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if state in ("recorded", "forgotten") and not given:
         raise ManifestError("state=%s needs path, paths, or kind and name" % state)
     if state in ("restored", "read") and several:
-        raise ManifestError("state=%s takes no paths; give one path" % state)
+        raise ManifestError("state=%s does not accept paths; use path" % state)
     manifest = Manifest(params["manifest"])
     result: dict[str, Any] = {"changed": False}
     if state == "restored":

@@ -117,7 +117,7 @@ def test_html_response_instead_of_lokis_is_reported(deploy, html, tmp_path):
     two = {"loki_otlp_address": "127.0.0.1", "loki_otlp_port": html, "loki_otlp_state_dir": f"{tmp_path}/state"}
     said = deploy(GATEWAY | {"openclaw_loki": {"hosts": {"two": two}}})
     assert f"Nothing was changed. http://127.0.0.1:{html}/config does not respond with Loki's configuration" in said
-    assert "Is something else listening there?" in said
+    assert "Check which program listens there" in said
     assert not (tmp_path / "state").exists()
 
 
@@ -204,7 +204,7 @@ def test_obstacles_to_the_level_network_are_reported(stopped):
     )
     assert "Nothing was changed." in said
     for named in (
-        "starts as another user than root",
+        "starts as a user other than root",
         "has network_mode host",
         "has the host's Docker socket",
         "Docker Compose is 2.20.3",
@@ -231,7 +231,7 @@ def test_gateway_is_not_recreated_from_fewer_compose_files(stopped, tmp_path):
         containers={"openclaw-gateway": "running"},
         labels={"openclaw-gateway": labels(clone, "docker-compose.yml", "extra.yml", project="home")},
     )
-    assert f"the container has {clone}/docker-compose.yml, {clone}/extra.yml" in said
+    assert f"the container was started with {clone}/docker-compose.yml, {clone}/extra.yml" in said
     assert f"site.yml would use {clone}/docker-compose.yml." in said
     assert f"set COMPOSE_FILE={clone}/docker-compose.yml:{clone}/extra.yml in {clone}/.env" in said
     assert f"Set COMPOSE_PROJECT_NAME=home in {clone}/.env" in said

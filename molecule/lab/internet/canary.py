@@ -133,9 +133,9 @@ def original_destination(connection: socket.socket) -> tuple[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Log every packet to an address that no policy allows.")
-    parser.add_argument("--address", required=True, help="IPv4 address of the canary, which this host has")
+    parser.add_argument("--address", required=True, help="IPv4 address of the canary; this host must have it")
     parser.add_argument("--interface", required=True, help="network interface on which packets to the canary arrive")
-    parser.add_argument("--log", type=Path, required=True, help="file to which a JSON line for each packet is appended")
+    parser.add_argument("--log", type=Path, required=True, help="append a JSON line for each packet to this file")
     arguments = parser.parse_args()
     log = Log(arguments.log)
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))  # all protocols

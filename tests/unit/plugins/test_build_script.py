@@ -122,7 +122,7 @@ def test_operators_changes_outside_the_section_stay():
 def test_section_without_begin_or_end_is_refused_with_its_line(keep):
     other = "end" if keep == "begin" else "begin"
     broken = re.sub(rf"^# ── openclaw\.egress: {other} .*\n", "", present(SIMPLE), flags=re.MULTILINE)
-    with pytest.raises(BuildScriptError, match=r"do not make one pair \(line \d+\)"):
+    with pytest.raises(BuildScriptError, match=r"do not form one pair \(line \d+\)"):
         BuildScriptPatch(broken)
 
 
@@ -204,17 +204,17 @@ def test_the_restore_step_is_named(step, kind):
         ("#!/bin/sh\n/usr/bin/docker build .\n", "line 2: /usr/bin/docker is called by its path; write `docker`"),
         ("exec /usr/bin/docker build .\n", "line 1: /usr/bin/docker is called by its path"),
         ('"$HOME/d/docker" build .\n', r"line 1: \$HOME/d/docker is called by its path"),
-        ("ssh host docker build .\n", "line 1: docker build is run by `ssh`"),
-        ("su - op -c 'docker build .'\n", "anchor `docker build` not found|run by `su`"),
-        ('sudo bash -c "docker build ."\n', "line 1: docker build is run by `sudo`"),
-        ("env -i docker build .\n", "line 1: docker build is run by `env`"),
+        ("ssh host docker build .\n", "line 1: `ssh` runs docker build"),
+        ("su - op -c 'docker build .'\n", "anchor `docker build` not found|`su` runs docker build"),
+        ('sudo bash -c "docker build ."\n', "line 1: `sudo` runs docker build"),
+        ("env -i docker build .\n", "line 1: `env` runs docker build"),
         ("podman build .\n", "line 1: podman builds the image"),
         ("D=podman\n$D build .\n", "line 2: podman builds the image"),
-        ("docker build - <<E\nFROM a\nE\n", "line 1: docker build reads standard input"),
-        ("docker build https://github.com/a/b\n", "line 1: the build context is a URL"),
+        ("docker build - <<E\nFROM a\nE\n", "line 1: the patch does not support a docker build from standard input"),
+        ("docker build https://github.com/a/b\n", "line 1: the patch does not support a URL as build context"),
         ("docker build -f Dockerfile.sandbox .\n", "line 1: the patch skips Dockerfile.sandbox"),
         ("#!/usr/bin/env python3\nprint('docker build')\n", "line 1: python3 is not a shell that the patch supports"),
-        ("PATH=/bin\n[ -x \"$(command -v docker)\" ]\ndocker build .\n", "line 2: the path of docker is needed"),
+        ("PATH=/bin\n[ -x \"$(command -v docker)\" ]\ndocker build .\n", "line 2: this line needs docker's path"),
     ],
 )  # fmt: skip
 def test_unpatchable_script_is_refused_with_line_and_remedy(script, message):
@@ -225,5 +225,5 @@ def test_unpatchable_script_is_refused_with_line_and_remedy(script, message):
 def test_gateway_build_from_standard_input_is_refused_if_there_are_other_builds():
     script = "docker build -t base .\ndocker build -t openclaw - <<E\nFROM base\nE\n"
     assert anchors(script)["docker_build"][0]["line"] == 1
-    with pytest.raises(BuildScriptError, match="line 2: docker build reads standard input"):
+    with pytest.raises(BuildScriptError, match="line 2: the patch does not support a docker build from standard input"):
         present(script, image="docker.io/library/openclaw:latest")

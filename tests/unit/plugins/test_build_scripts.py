@@ -26,11 +26,11 @@ REFUSED = {
     "absolute_path": ("bin/docker is called by its path; write `docker`", ('"$HOME/bin/docker" build', "docker build")),
     "crlf": ("lines end in CRLF.*Convert them to LF", ("\r\n", "\n")),
     "git_url": (
-        "context is a URL.*clone it and build the directory",
+        "a URL as build context.*clone the repository and build the directory",
         ("https://github.com/openclaw/openclaw.git#main", '"$CLONE"'),
     ),
-    "remote_ssh": ("run by `ssh`.*call `docker build` itself", ("ssh builder docker", "docker")),
-    "stdin_file_read": ("reads standard input.*name Dockerfile and directory", ("-f - ", "")),
+    "remote_ssh": ("`ssh` runs docker build.*call `docker build` directly", ("ssh builder docker", "docker")),
+    "stdin_file_read": ("build from standard input.*name a Dockerfile and a directory", ("-f - ", "")),
 }  # fmt: skip
 ANSWERS = "yes\nfirst\nmore of standard input\n"
 DOCKERFILE = "FROM node:24 AS build\nWORKDIR /src\nCOPY . .\nFROM node:24 AS runtime\nWORKDIR /app\nUSER node\n"

@@ -196,7 +196,7 @@ def test_check_fails_if_mounts_cannot_be_read(tmp_path, listing):
         assert check("ca-key-private", tmp_path, listed.format(source), **variables)[0], source
     for source in (key_dir, key_dir / "root-key.pem", key_dir.parent, "/", tmp_path / "link"):
         passed, found = check("ca-key-private", tmp_path, listed.format(source), **variables)
-        assert not passed and found.startswith("mounted in a container, from /"), source
+        assert not passed and found.startswith("the root CA's key is mounted in a container, from /"), source
 
 
 @pytest.mark.parametrize("status", [200, 502])
@@ -439,7 +439,7 @@ RULES = {
 @pytest.mark.parametrize(
     ("chain", "rules", "found"),
     [
-        ("", "", "complete: egress-sandbox=8082"),
+        ("", "", "all rules are present: egress-sandbox=8082"),
         (
             "FORWARD",
             "-A FORWARD -j ACCEPT\n-A FORWARD -j DOCKER-USER",

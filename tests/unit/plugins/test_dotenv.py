@@ -113,7 +113,7 @@ def test_invalid_name_is_refused():
 
 
 def test_unterminated_quotes_are_refused_with_the_line_but_not_the_value():
-    with pytest.raises(DotenvError, match=r"line 2: the value of X is in quotes that do not end") as refused:
+    with pytest.raises(DotenvError, match=r"line 2: the value of X has no closing quote") as refused:
         Dotenv("A=1\nX='hunter2\nZ=1\n")
     assert "hunter2" not in str(refused.value)
 

@@ -224,7 +224,7 @@ def test_rollback_manifest_records_all_of_several_paths_or_none(env, tmp_path):
     assert items("forgotten", env, new)["changed"]
     assert call("rollback_manifest", state="read", manifest=manifest)["entries"] == []
     assert not items("recorded")["changed"]
-    assert "takes no paths" in items("restored", env)["msg"]
+    assert "does not accept paths" in items("restored", env)["msg"]
     assert "must be absolute" in items("recorded", env, "relative")["msg"]
     assert call("rollback_manifest", state="read", manifest=manifest)["entries"] == []
 

@@ -4,5 +4,5 @@ const net = require('net'), tried = process.argv.slice(2).map(url => new URL(url
   setTimeout(() => { to.destroy(); done() }, 5000)
 }))
 Promise.all(tried).then(all => all.filter(Boolean)).then(reached => {
-  console.log(reached.length ? `reached ${reached.join(', ')}` : `${tried.length} tried, none reached`); process.exit(reached.length)
+  console.log(reached.length ? `reached ${reached.join(', ')}` : `tried ${tried.length} destinations, reached none`); process.exit(reached.length)
 })

@@ -25,4 +25,4 @@ for at in $TIED; do
     exit 1
   fi
 done
-echo "complete: ${TIED:-no class has a network}"
+echo "all rules are present: ${TIED:-no class has a network}"

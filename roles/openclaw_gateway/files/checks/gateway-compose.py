@@ -16,5 +16,5 @@ def output(*words):
 
 labels = json.loads(output("docker", "inspect", "--format", os.environ["LABELS"], os.environ["GATEWAY"]))
 files = labels.get("com.docker.compose.project.config_files", "")
-print(files or "not started by compose")
+print(files or "the gateway was not started by compose")
 sys.exit("docker-compose.egress.yml" not in files)

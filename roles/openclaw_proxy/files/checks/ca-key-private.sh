@@ -20,8 +20,8 @@ while read -r source; do
   test -n "$source" || continue
   # Resolve symbolic links. Use -m, because the source of a mount may no longer exist.
   source=$(readlink -m "$source")
-  case "$root_dir/" in "${source%/}"/*) echo "mounted in a container, from $source"; exit 1 ;; esac
-  case "$source" in "$root_dir"/*) echo "mounted in a container, from $source"; exit 1 ;; esac
+  case "$root_dir/" in "${source%/}"/*) echo "the root CA's key is mounted in a container, from $source"; exit 1 ;; esac
+  case "$source" in "$root_dir"/*) echo "the root CA's key is mounted in a container, from $source"; exit 1 ;; esac
 done <<EOF
 $mounts
 EOF
