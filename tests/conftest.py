@@ -23,8 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--provider-table", action="store_true", help="Print the table of test_provider_table.py.")
-    parser.addoption("--compose-table", action="store_true", help="Print the table of test_compose_projects.py.")
+    parser.addoption(
+        "--provider-table",
+        action="store_true",
+        help="Print the provider table of test_provider_table.py after the tests.",
+    )
+    parser.addoption(
+        "--compose-table",
+        action="store_true",
+        help="Print the table of compose projects of test_compose_projects.py after the tests.",
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

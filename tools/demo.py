@@ -100,7 +100,7 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
             claude.messages.create(model="fail-529", max_tokens=50, messages=HELLO)
         except anthropic.APIStatusError as error:
             return f"refused by the provider with {error.status_code}, as expected"
-        raise DemoError("a call that the provider refused returned success")
+        raise DemoError("a call that the provider refused was reported as a success")
 
     def with_tool() -> str:
         known = {"model": MODEL if LIVE else "tools", "max_tokens": 200, "system": "Answer in one sentence."}
@@ -199,13 +199,13 @@ def show_page(proxy: RunningProxy) -> None:
         console.rule("egress ui", align="left")
         console.print(f"  {page.address}", soft_wrap=True)
         if KEEP:
-            console.print("  the page is open until Ctrl-C")
+            console.print("  the web page stays open until you press Ctrl-C")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
             # Ignore another Ctrl-C, so that it cannot interrupt the clean-up.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         else:
-            console.print("  the page is closed again; `KEEP=1 make demo` leaves it open")
+            console.print("  the web page is closed; to keep it open, run `KEEP=1 make demo`")
 
 
 def next_commands(proxy: RunningProxy) -> None:
@@ -227,7 +227,7 @@ def next_commands(proxy: RunningProxy) -> None:
 def main() -> int:
     """Run the demo. Return the exit code."""
     if LIVE and not KEY:
-        console.print("demo: LIVE=1 needs ANTHROPIC_API_KEY; without LIVE=1 a fake provider is used")
+        console.print("demo: LIVE=1 needs ANTHROPIC_API_KEY; without LIVE=1 the demo uses a fake provider")
         return 2
     began = time.monotonic()
     shutil.rmtree(DIRECTORY, ignore_errors=True)

@@ -46,7 +46,7 @@ def turn():
 @pytest.fixture(scope="module")
 def in_loki(turn):
     found = soon(lambda: loki(f'{{service_name="openclaw-proxy"}} | event_name="openclaw.egress.exchange" |= `{MARK}`'))
-    assert found, f"Loki has no record of the turn with {MARK}"
+    assert found, f"Loki has no record of the agent turn with {MARK}"
     return found
 
 

@@ -69,7 +69,7 @@ def test_published_port_was_down_only_while_the_gateway_was_recreated(requested,
         if line["error"]:
             gaps[-1].append(line["time"])
         responded = not line["error"]
-    assert responded, "the last request failed"
+    assert responded, "the published port still fails after the rollback"
     with capsys.disabled():
         for times in gaps:
             print(f"the published port was unavailable for {times[-1] - times[0]:.1f} s, {len(times)} requests failed")

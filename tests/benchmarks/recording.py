@@ -193,7 +193,9 @@ def results(found: dict[tuple[str, str], list[Load]]) -> Iterator[Result]:
 def main() -> int:
     """Run the benchmark. Print the results and write them to a file. Return the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--profile", metavar="NAME", help="sample the proxies with py-spy (a program of its own)")
+    parser.add_argument(
+        "--profile", metavar="NAME", help="sample the proxies with py-spy, which must be installed separately"
+    )
     arguments = parser.parse_args()
     measured = measure(arguments.profile)
     for result in measured:

@@ -102,7 +102,7 @@ def main(count: int) -> int:
                 if name == "cost_nano_usd"
                 else sum(int(row[name]) for row in rows)  # type: ignore[call-overload]
             )
-            results.append(exactly(f"{name} beside a plain sum", found, "", expected))
+            results.append(exactly(f"{name} of egress usage, compared with the sum in SQL", found, "", expected))
     for result in results:
         print(line(result))
     return write(results, Path("build/usage.json"))

@@ -169,7 +169,7 @@ def until(true: Callable[[], object]) -> None:
     """Wait for a condition. The timeout is long, because only a failing test reaches it."""
     deadline = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < deadline, "the condition did not become true"
+        assert time.monotonic() < deadline, "the condition did not become true within 30 s"
         time.sleep(0.005)
 
 
@@ -268,7 +268,7 @@ def test_temporary_refusal_is_retried_with_the_same_bytes(spool, store, answer):
         until(drained(spool))
     assert store.numbers() == [1, 2, 3]
     assert store.pushes[0].records == store.pushes[1].records
-    assert store.pushes[2].records == store.pushes[0].records[:1], "a failure that repeats halves the push"
+    assert store.pushes[2].records == store.pushes[0].records[:1], "a repeated failure must halve the push"
     assert list(spool.reader.query(Filters(state="dead_letter"))) == []
 
 
@@ -325,7 +325,7 @@ def test_records_deleted_during_a_refused_push_are_not_sent_any_more(spool, stor
     store.answer = delete_then_refuse
     with Running(spool, store.url):
         until(drained(spool))
-    assert len(store.pushes[0].lines) == 16, "the first request was under way"
+    assert len(store.pushes[0].lines) == 16, "the request in progress must contain all 16 lines"
     sent_later = {json.loads(line)["seq"] for push in store.pushes[1:] for line in push.lines if line[0] == "{"}
     assert sent_later == {1, 2, 15, 16, 17}
 

@@ -32,7 +32,7 @@ def main() -> int:
     """Run the themes. Return the exit code."""
     chosen = os.environ.get("THEMES", "").split() or list(THEMES)
     if unknown := set(chosen) - set(THEMES):
-        print(f"no such theme: {', '.join(sorted(unknown))}; there are {', '.join(THEMES)}", file=sys.stderr)
+        print(f"unknown theme: {', '.join(sorted(unknown))}; use one of {', '.join(THEMES)}", file=sys.stderr)
         return 2
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory, fixtures.made(Path(directory)) as made:

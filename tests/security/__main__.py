@@ -53,7 +53,7 @@ def control(place: Place, token: str) -> list[Row]:
     rows = [row(place, f"reaches https://{host}/", int(reached), "answers", "1", reached, status)]
     if place.name == "gateway":
         kept = sum(path in record.get("url", "") for record in outside.records(host))
-        rows.append(row(place, "and that is recorded", kept, "records", "1", kept == 1, path))
+        rows.append(row(place, f"records of the request to https://{host}/", kept, "records", "1", kept == 1, path))
     return rows
 
 
@@ -81,9 +81,11 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
         goal = "1 or more" if found.name in expected else "0"
         met = (value > 0) == (found.name in expected) and not returned["broken"]
         detail = "; ".join([*evidence[:3], returned["detail"]])
-        rows.append(row(place, found.name, value, f"ways out in {returned['tries']} tries", goal, met, detail))
+        rows.append(row(place, found.name, value, f"bypasses in {returned['tries']} tries", goal, met, detail))
     if seen.missing:
-        rows.append(row(place, "logs outside the gateway", len(seen.missing), "missing", "0", False, str(seen.missing)))
+        rows.append(
+            row(place, "logs that the results depend on", len(seen.missing), "missing", "0", False, str(seen.missing))
+        )
     return rows, tokens
 
 
@@ -92,7 +94,7 @@ def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[s
     try:
         return attacked(place, level, run)
     except Exception as error:  # noqa: BLE001  (keep the results of the other locations)
-        return [row(place, "the place itself", 1, "failures", "0", False, f"{type(error).__name__}: {error}")], {}
+        return [row(place, "the attack run", 1, "failures", "0", False, f"{type(error).__name__}: {error}")], {}
 
 
 def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
@@ -121,7 +123,7 @@ def firewall_restored(gateway: Place) -> list[Row]:
             restored, detail = firewall.restored(command), "the changed rules were not restored"
         except Exception as error:  # noqa: BLE001  (keep the results of the other changes)
             restored, detail = False, f"{type(error).__name__}: {error}"
-        rows.append(row(gateway, f"rules restored: {what}", int(restored), "times of 1", "1", restored, detail))
+        rows.append(row(gateway, f"rules restored: {what}", int(restored), "of 1 change", "1", restored, detail))
     return rows
 
 
@@ -143,7 +145,7 @@ def everything(level: Level) -> list[Row]:
             rows.append(
                 row(
                     gateway,
-                    "all packets that the canary received",
+                    "unexplained packets at the canary",
                     len(stray),
                     "packets",
                     "0",
@@ -152,9 +154,11 @@ def everything(level: Level) -> list[Row]:
                 )
             )
         forged = outside.forged()
-        rows.append(row(gateway, "records after all this", len(forged), "forged", "0", not forged, "; ".join(forged)))
+        rows.append(
+            row(gateway, "forged records after the attacks", len(forged), "forged", "0", not forged, "; ".join(forged))
+        )
         return rows + [
-            {**one, "name": f"{one['name']}, after all this"}
+            {**one, "name": f"{one['name']}, after the attacks"}
             for place in found
             for one in control(place, f"{run}-after")
         ]
@@ -165,7 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make attack", description=__doc__.split("\n")[0])
     parser.add_argument("--level", choices=list(PROXY), default="network")
     parser.add_argument(
-        "--json", action="store_true", help="print the results as they are written to build/attack.json"
+        "--json", action="store_true", help="print the results as JSON, in the format of build/attack.json"
     )
     arguments = parser.parse_args()
     rows = everything(arguments.level)
@@ -179,7 +183,7 @@ def main() -> int:
             mark = "" if one["met"] else f"  NOT MET (goal: {one['goal']})  {one['detail'][:300]}"
             print(f"{one['name']:<58} {one['value']:>4} {one['unit']}{mark}")
         missed = sum(not one["met"] for one in rows)
-        print(f"{len(rows)} results, {missed} not as they have to be")
+        print(f"{len(rows)} results, {missed} do not meet their goal")
     return 0 if all(one["met"] for one in rows) else 1
 
 

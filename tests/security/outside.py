@@ -36,7 +36,7 @@ class Seen:
         self, technique: Technique, place: str, token: str, inspected: str, recorded: Container[str]
     ) -> list[str]:
         """Return evidence of a bypass: the token in a log of the canary, DNS or a site, or an unrecorded request."""
-        found = [f"the canary got {_short(line)}" for line in self._of("canary") if token in line]
+        found = [f"the canary received {_short(line)}" for line in self._of("canary") if token in line]
         if place not in technique.lawful:
             found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]
             found += [

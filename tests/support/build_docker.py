@@ -41,7 +41,7 @@ def image(dockerfile, sources, **event):
     for line in (text or "").splitlines(True):
         copied = re.match(r"COPY --from=(\S+) --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs$", line)
         if copied:
-            assert bootstrap is None, "two COPY lines"
+            assert bootstrap is None, "the Dockerfile has two COPY lines for the bootstrap"
             source = sources.get(copied[1]) or os.path.join(HERE, "." + copied[1])
             bootstrap = read(os.path.join(source, "proxy-bootstrap.cjs")) or "nothing"
         else:

@@ -1425,9 +1425,9 @@ def main() -> None:
     parser.add_argument("--http-port", type=int, help="also serve plain HTTP on this port; 0: any free port")
     parser.add_argument("--tls-dir", type=Path, help="directory for ca.pem, cert.pem and key.pem")
     parser.add_argument("--cert", type=Path, help="use this certificate chain instead of a new one")
-    parser.add_argument("--key", type=Path, help="private key of --cert")
+    parser.add_argument("--key", type=Path, help="private key for --cert")
     parser.add_argument("--hosts", help="comma-separated names for the certificate")
-    parser.add_argument("--log", type=Path, help="append one JSON line per response")
+    parser.add_argument("--log", type=Path, help="append one JSON line per response to this file")
     arguments = parser.parse_args()
     if (arguments.cert is None) != (arguments.key is None):
         parser.error("--cert and --key must be given together")

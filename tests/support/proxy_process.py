@@ -156,7 +156,7 @@ class RunningProxy:
             time.sleep(0.05)
         self.process.kill()
         self.process.wait()
-        raise RuntimeError(f"the proxy was not alive within {timeout} s:\n{self.log}")
+        raise RuntimeError(f"the proxy did not start within {timeout} s:\n{self.log}")
 
     def _listens(self) -> bool:
         for port in self.ports.values():

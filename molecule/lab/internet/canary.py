@@ -134,7 +134,7 @@ def original_destination(connection: socket.socket) -> tuple[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Log every packet to an address that no policy allows.")
     parser.add_argument("--address", required=True, help="IPv4 address of the canary; this host must have it")
-    parser.add_argument("--interface", required=True, help="network interface on which packets to the canary arrive")
+    parser.add_argument("--interface", required=True, help="network interface on which packets for the canary arrive")
     parser.add_argument("--log", type=Path, required=True, help="append a JSON line for each packet to this file")
     arguments = parser.parse_args()
     log = Log(arguments.log)

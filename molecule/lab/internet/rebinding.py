@@ -123,7 +123,7 @@ def serve(zone: Zone, listen: str, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=f"Run the DNS server of {ZONE}, whose names change their address.")
     parser.add_argument("--listen", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, required=True, help="UDP and TCP port")
+    parser.add_argument("--port", type=int, required=True, help="UDP and TCP port to listen on")
     arguments = parser.parse_args()
     serve(Zone(), arguments.listen, arguments.port)
 

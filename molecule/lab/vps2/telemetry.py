@@ -60,7 +60,7 @@ def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Accept OTLP over HTTP, and log each request.")
     parser.add_argument("--listen", required=True, help="address to listen on")
-    parser.add_argument("--log", type=Path, required=True, help="append JSON lines here")
+    parser.add_argument("--log", type=Path, required=True, help="append one JSON line per request to this file")
     parser.add_argument("ports", type=int, nargs="+")
     arguments = parser.parse_args()
     arguments.log.touch()

@@ -80,14 +80,14 @@ class Allowance:
 
 def decode_status(body: bytes) -> str:
     """Return the message of a google.rpc.Status. Raise AssertionError if ``body`` contains anything else."""
-    assert body[:1] == b"\x12", f"not a google.rpc.Status whose only field is a message: {body[:40]!r}"
+    assert body[:1] == b"\x12", f"the body is not a google.rpc.Status with only a message: {body[:40]!r}"
     size, shift, at = 0, 0, 1
     while True:
         size |= (body[at] & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if body[at - 1] < 0x80:
             break
-    assert len(body) - at == size, f"the message's length says {size}, {len(body) - at} bytes follow"
+    assert len(body) - at == size, f"the message has {len(body) - at} bytes, but its length field says {size}"
     return body[at:].decode()
 
 

@@ -52,8 +52,10 @@ def test_policy_in_the_reference_is_valid():
 def test_every_public_variable_is_documented_with_its_default(role):
     options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
     defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text())
-    assert set(defaults) <= set(options), "not described"
-    assert {name for name in options if not options[name].get("required")} <= set(defaults), "without a default"
+    assert set(defaults) <= set(options), "argument_specs.yml does not describe every default"
+    assert {name for name in options if not options[name].get("required")} <= set(defaults), (
+        "an optional variable has no value in defaults/main.yml"
+    )
     for name, value in defaults.items():
         if "default" in options[name] and not (isinstance(value, str) and "{{" in value):
             same = {"default": value}, {"default": options[name]["default"]}

@@ -20,7 +20,7 @@ from tools.monitoring.__main__ import FILES
 __all__ = ["providers"]
 
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
-POISON = "a line that the store refuses"
+POISON = "a line that the destination refuses"
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             length = int(self.headers.get("content-length", 0))
             body = self.rfile.read(length)
             if len(body) < length:
-                raise ConnectionError("it broke off")
+                raise ConnectionError("the request body ended before its Content-Length")
             return body
         body = b""
         while size := int(self.rfile.readline(), 16):

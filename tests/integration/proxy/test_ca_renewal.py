@@ -273,7 +273,7 @@ def test_policy_and_roots_ca_are_loaded_in_either_order(lean, first):
             assert http.get(lean.url("www.example.com", "/")).status_code == 200
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change the owner of files")
 def test_a_ca_that_root_renews_keeps_owner_and_mode(tmp_path):
     directory, keys = tmp_path / "ca", tmp_path / "keys"
     directory.mkdir()

@@ -339,28 +339,28 @@ class Trials:
             except StopIteration as end:
                 answer = end.value
             except TimeoutError:
-                problems.append("the client hangs")
+                problems.append("the client received no response before its timeout")
             except (OSError, http.client.HTTPException):
                 pass  # A refused or aborted connection is the expected result.
             finally:
                 steps.close()
             if not self.proxy.gone():
-                problems.append("the connection's end is not noticed")
+                problems.append("the proxy did not notice the end of the connection")
                 self.proxy.clients = self.proxy.witness.gone
         arrived = [found for _, found in self.upstream.requests[seen:]]
         if client in DENIED and (self.upstream.connections() > connections or f"/denied{path}" in arrived):
-            problems.append("what is denied reached the upstream")
+            problems.append("a denied request reached the upstream")
         if self.upstream.unrecorded:
-            problems.append("what is inspected reached the upstream unrecorded")
+            problems.append("an inspected request reached the upstream without a record")
             self.upstream.unrecorded.clear()
         if client in INSPECTED_ONES and answer and answer[0] == 200 and not self.proxy.complete(path):
-            problems.append("the client has an answer whose exchange is not recorded")
+            problems.append("the client received a response of an exchange that is not recorded")
         if (
             place is None
             and client in ALLOWED
             and not [found for found in arrived if found.removesuffix("/responses").endswith(path)]
         ):
-            problems.append("what is allowed does not pass")
+            problems.append("an allowed request did not reach the upstream")
         return problems
 
 

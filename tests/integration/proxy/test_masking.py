@@ -95,11 +95,11 @@ def call_with_secrets(proxy: RunningProxy) -> Call:
 def test_no_known_secret_leaves_the_memory_in_any_phase(proxy, origin, loki):
     call = call_with_secrets(proxy)
     settle()
-    assert found_in(proxy, loki) == [], "while the request comes"
+    assert found_in(proxy, loki) == [], "a secret leaked while the request arrives"
     call.send_rest()
     received = call.received(2000)
     settle()
-    assert found_in(proxy, loki) == [], "while the response comes"
+    assert found_in(proxy, loki) == [], "a secret leaked while the response arrives"
     origin.go_on.set()
     received += call.received_all()
     framed = received.partition(b"\r\n\r\n")[2]
@@ -109,18 +109,18 @@ def test_no_known_secret_leaves_the_memory_in_any_phase(proxy, origin, loki):
     end = time.monotonic() + 30
     while proxy.ask("/readyz")["spool"]["pending_records"] and time.monotonic() < end:
         time.sleep(0.05)
-    assert found_in(proxy, loki) == [], "afterwards"
+    assert found_in(proxy, loki) == [], "a secret leaked after the exchange"
     assert loki.lines()
     body = request_body()
     assert (line["request"]["body_size"], line["request"]["body_sha256"]) == (len(body), digest(body))
     assert line["request"]["body_masked"] == len(SENT) + 3
     assert line["response"]["body_sha256"] == digest(response_body())
-    assert (row.input_tokens, row.output_tokens) == (7, 42), "usage is read from the exact bytes"
+    assert (row.input_tokens, row.output_tokens) == (7, 42), "usage must be read from the unmasked bytes"
     for secret in RECEIVED:
         assert digest(secret.encode())[:12] in json.dumps(line["messages"]), secret
     json.loads(line["request"]["body"])
     proxy.stop()
-    assert found_in(proxy, loki) == [], "after the stop"
+    assert found_in(proxy, loki) == [], "a secret leaked after the stop"
 
 
 def test_no_known_secret_is_on_the_disk_after_a_kill_and_its_recovery(proxy, origin, loki):
@@ -129,12 +129,12 @@ def test_no_known_secret_is_on_the_disk_after_a_kill_and_its_recovery(proxy, ori
     call.received(2000)
     settle()
     proxy.kill()
-    assert found_in(proxy, loki) == [], "after the kill"
+    assert found_in(proxy, loki) == [], "a secret leaked after the kill"
     line = recovered(proxy, call, origin)
     body = request_body()
     assert (line["request"]["body_size"], line["request"]["body_sha256"]) == (len(body), digest(body))
     assert line["request"]["body_masked"] == len(SENT) + 3
-    assert found_in(proxy, loki) == [], "after the recovery"
+    assert found_in(proxy, loki) == [], "a secret leaked after the recovery"
 
 
 def test_bodies_are_exact_when_masking_is_off(tmp_path, origin, loki):
@@ -151,4 +151,4 @@ def test_bodies_are_exact_when_masking_is_off(tmp_path, origin, loki):
         assert line["request"]["body"].encode() == request_body()
         assert line["response"]["body"].encode() == response_body()
         assert "body_masked" not in line["request"]
-        assert SENT[2] not in json.dumps(line["request"]["headers"]), "headers are redacted always"
+        assert SENT[2] not in json.dumps(line["request"]["headers"]), "headers must be redacted even with masking off"

@@ -186,13 +186,13 @@ def received_half(proxy: RunningProxy, origin: Origin) -> dict[str, Call]:
     for call in calls.values():
         call.send_half()
     settle()
-    assert on_disk(proxy) == {}, "while the requests come"
+    assert on_disk(proxy) == {}, "a credential is on the disk while the requests arrive"
     for call in calls.values():
         call.send_rest()
     for case, call in calls.items():
         assert call.received(100), case
     settle()
-    assert on_disk(proxy) == {}, "while the responses come"
+    assert on_disk(proxy) == {}, "a credential is on the disk while the responses arrive"
     return calls
 
 
@@ -282,7 +282,7 @@ def test_no_byte_of_a_credential_is_on_the_disk_in_any_phase(proxy, origin, codi
     origin.go_on.set()
     for call in calls.values():
         call.received_all()
-    assert on_disk(proxy) == {}, "afterwards"
+    assert on_disk(proxy) == {}, "a credential is on the disk after the exchanges"
     rows = proxy.exchanges()
     assert [row.outcome for row in rows] == ["complete"] * len(CASES)
     for row in rows:
@@ -290,22 +290,22 @@ def test_no_byte_of_a_credential_is_on_the_disk_in_any_phase(proxy, origin, codi
         for side in ("request", "response"):
             assert (line[side]["body"], line[side]["body_sha256"]) == ("[redacted]", None), line
     proxy.stop()
-    assert on_disk(proxy) == {}, "after the stop"
+    assert on_disk(proxy) == {}, "a credential is on the disk after the stop"
 
 
 def test_no_byte_of_a_credential_is_on_the_disk_after_a_kill_and_its_recovery(proxy, origin):
     calls = received_half(proxy, origin)
     proxy.kill()
-    assert on_disk(proxy) == {}, "after the kill"
+    assert on_disk(proxy) == {}, "a credential is on the disk after the kill"
     for call in calls.values():
         call.close()
     origin.go_on.set()
     proxy.start()
-    assert on_disk(proxy) == {}, "after the recovery"
+    assert on_disk(proxy) == {}, "a credential is on the disk after the recovery"
     rows = proxy.exchanges()
     assert [row.outcome for row in rows] == ["interrupted"] * len(CASES)
     proxy.stop()
-    assert on_disk(proxy) == {}, "after the stop"
+    assert on_disk(proxy) == {}, "a credential is on the disk after the stop"
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         assert reader.audit().problems == ()
 
@@ -322,7 +322,7 @@ def test_request_is_withheld_from_the_record_of_a_crash_once_the_response_shows_
     line = recovered(proxy, call, origin)
     assert (line["request"]["body"], line["request"]["body_sha256"]) == ("[redacted]", None)
     proxy.stop()
-    assert on_disk(proxy) == {}, "after the stop"
+    assert on_disk(proxy) == {}, "a credential is on the disk after the stop"
 
 
 def test_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origin):

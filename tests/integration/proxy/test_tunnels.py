@@ -36,7 +36,7 @@ def test_tunnel_has_one_record_with_client_destination_and_size(logging_proxy, p
     with logging_proxy.client("browser", ca=providers.ca_file) as http:
         for _ in range(3):
             assert http.get(logging_proxy.url("www.example.com", "/")).status_code == 200
-        assert len(tunnels(logging_proxy, 0)) == known, "a tunnel is recorded only at its end"
+        assert len(tunnels(logging_proxy, 0)) == known, "an open tunnel must not be recorded before its end"
     (row,) = tunnels(logging_proxy, known + 1)[known:]
     assert (row.class_name, row.client, row.host, row.port) == (
         "browser", "127.0.0.1", "www.example.com", logging_proxy.provider_port,

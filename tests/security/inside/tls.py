@@ -95,7 +95,7 @@ def _decrypted(attack: Attack, alpn: tuple[str, ...]) -> ssl.SSLSocket:
     sock_context = connected(attack.knowledge.proxy)
     sock = sock_context.__enter__()
     if connect(sock, f"{attack.knowledge.inspected}:{attack.knowledge.tls_port}") != 200:
-        raise OSError("no tunnel to the inspected host")
+        raise OSError("the proxy opened no tunnel to the inspected host")
     return tls(sock, attack.knowledge.inspected, alpn)
 
 

@@ -17,8 +17,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.loki", description=NAME)
     parser.add_argument("--listen", default="127.0.0.1", metavar="ADDR", help="address to listen on; default 127.0.0.1")
     parser.add_argument("--port", default=3100, type=int, help="port to listen on; default 3100; 0: any free port")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="file that stores accepted records between starts")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="response of GET /config, instead of the defaults")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="file that stores accepted records across restarts; default: memory only",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file to return from GET /config, instead of the default configuration",
+    )
     parser.add_argument("--copy-to", metavar="URL", help="forward accepted pushes to this OTLP destination")
     options = parser.parse_args()
     try:

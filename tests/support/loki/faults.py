@@ -59,7 +59,7 @@ class Faults:
         """Replace the active fault, and release hanging requests. Raise ValueError for an unknown field name."""
         unknown = set(what) - {f.name for f in fields(Fault)}
         if unknown:
-            raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
+            raise ValueError(f"unknown fault: {', '.join(sorted(unknown))}")
         fault = Fault(**what)
         poison = re.compile(fault.refuse_lines_matching.encode()) if fault.refuse_lines_matching else None
         with self._lock:

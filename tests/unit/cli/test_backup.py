@@ -512,7 +512,7 @@ def test_audit_names_lines_that_a_restoration_lost(path, tmp_path, loki):
     assert restored["lost_lines"] == 5
     send(path, loki)
     reports = audit(loki)
-    assert findings(reports) == [[], [], []], "a restoration must not be an alarm without an end"
+    assert findings(reports) == [[], [], []], "the audit must not report a finding for ever after a restore"
     (note,) = reports[0]["restored"]
     assert (note["seq"], note["lost_lines"], note["replaced_seq"]) == (19, 5, 24)
     assert (reports[2]["found"], reports[2]["explained"]) == (4, {"lost_by_restore": 2})
@@ -633,7 +633,7 @@ def test_restore_killed_at_any_step_leaves_one_whole_spool(path, tmp_path, loki,
     done("backup", file, "--with-keys")
     send(path, loki, ["lost"])
     killed_in(step, when, "restore", str(file), "--replace")
-    assert path.exists(), "the next start would create an empty spool"
+    assert path.exists(), "no spool is left, so the next start would create an empty one"
     send(path, loki, ["next-1"])
     assert not any(findings(audit(loki)))
     done("restore", file, "--replace")

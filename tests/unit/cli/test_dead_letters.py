@@ -56,7 +56,7 @@ def proxy(path, loki, monkeypatch):
 def until(true):
     deadline = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition did not become true within 30 s"
         time.sleep(0.01)
 
 

@@ -324,7 +324,7 @@ def test_printed_request_selects_exactly_the_deleted_lines(path, loki, monkeypat
 def until(true) -> None:
     deadline = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition did not become true within 30 s"
         time.sleep(0.01)
 
 

@@ -179,9 +179,11 @@ def test_plan_is_right_or_refused_with_a_remedy_that_works(name: str, record_pro
 
     role = [*DIRECT, *NO_PROXY]
     own = entries(before.get("NO_PROXY", "")) + entries(before.get("no_proxy", ""))
-    assert set(own) <= set(stated.get("direct", [])), "the case forgets the operator's own NO_PROXY"
+    assert set(own) <= set(stated.get("direct", [])), "case.yml does not list the operator's own NO_PROXY in `direct`"
     assert after["NO_PROXY"] == after["no_proxy"]
-    assert after["NO_PROXY"].startswith(DIRECT[0]), "Node only compares text, so literal hosts come first"
+    assert after["NO_PROXY"].startswith(DIRECT[0]), (
+        "literal hosts must come first, because Node compares entries as text"
+    )
     added = [entry for entry in entries(after["NO_PROXY"]) if entry not in role]
     expected = [entry for entry in stated.get("direct", []) if entry not in role]
     assert sorted(added) == sorted(expected) and set(role) <= set(entries(after["NO_PROXY"]))

@@ -129,7 +129,7 @@ def test_secret_in_a_pem_is_masked_in_each_form_of_its_lines() -> None:
             found = mask_text(wrapped)
             assert found.count(expected) == 1, (name, found)
             assert not any(line in found for line in pem.splitlines()[1:-1]), name
-    assert body[:64] not in mask_text(pem[:700]), "the beginning of a key is masked, too"
+    assert body[:64] not in mask_text(pem[:700]), "the beginning of an incomplete key must be masked too"
 
 
 def test_fingerprints_are_those_of_the_documented_commands() -> None:

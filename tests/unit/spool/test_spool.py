@@ -432,7 +432,7 @@ def test_acknowledged_lines_are_deleted_at_their_maximum_age_and_others_stay(pat
         set_day(32.5)
         assert spool.expire() and not spool.expire()
         kept = [row.seq for row in spool.reader.query()]
-        assert kept == [3, 4, 5, 6], "line 3 and 6 are not acknowledged, 4 and 5 are younger"
+        assert kept == [3, 4, 5, 6], "lines 3 and 6 are not acknowledged, and lines 4 and 5 are younger"
         set_day(400)
         assert spool.expire() and [row.seq for row in spool.reader.query()] == [3, 6]
         assert spool.reader.audit().problems == ()

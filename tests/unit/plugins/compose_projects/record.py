@@ -71,7 +71,7 @@ def record(compose: str, folder: Path) -> None:
         for name, old, new in case.get("remedy", {}).get("edit", ()):
             text = (project / name).read_bytes().decode()
             if old not in text:
-                raise SystemExit(f"{folder.name}: {name} does not contain {old!r}, which the remedy replaces")
+                raise SystemExit(f"{folder.name}: {name} does not contain {old!r}, which the remedy should replace")
             (project / name).write_bytes(text.replace(old, new).encode())
         if "edit" in case.get("remedy", {}):
             found["remedied"] = both(compose, project, case)
