@@ -32,7 +32,9 @@ COPY = "COPY --from=%s --chown=0:0 " + BOOTSTRAP + " ./" + BOOTSTRAP
 # An earlier release added this line and a COPY line to the clone's Dockerfile. They are still there if a build was
 # killed.
 EARLIER_MARK = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
-WITHOUT = "runs without the bootstrap. Set openclaw_gateway_bootstrap to mount if it builds the gateway's image"
+WITHOUT = (
+    "so the build runs without the bootstrap. Set openclaw_gateway_bootstrap to mount if it builds the gateway's image"
+)
 
 _DOCKER_VALUES = {"-c", "--context", "-H", "--host", "-l", "--log-level", "--config"}
 _DOCKER_VALUES |= {"--tlscacert", "--tlscert", "--tlskey"}
@@ -174,7 +176,7 @@ def read_build(words: list[str], at: int) -> tuple[Build, list[str]] | None:
         if name == "tag":
             build.tags.append(value)
     if len(contexts) != 1:
-        raise NotPatched("a build whose options this release does not support")
+        raise NotPatched("this release does not support the options of the build")
     build.context = contexts[0]
     return build, kept
 
@@ -193,10 +195,10 @@ def read_dockerfile(build: Build) -> str:
     if build.inline is not None:
         return build.inline
     if build.context == "-" or build.file == "-":
-        raise NotPatched("a build from standard input")
+        raise NotPatched("a build from standard input is not supported")
     if not os.path.isdir(build.context):
         url = re.match(r"[a-z]+://|git@|github\.com/", build.context)
-        raise NotPatched("a build whose context is a URL" if url else "")
+        raise NotPatched("a URL as build context is not supported" if url else "")
     try:
         with open(build.dockerfile, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
@@ -500,7 +502,7 @@ def compose_build(settings: Settings, runner: Runner, words: list[str], docker: 
     if {"--help", "--print", "--check", "--dry-run", "-h"} & set(words[at:]) and verb != "run":
         return None
     if verb == "run":
-        raise NotPatched("`compose run --build`")
+        raise NotPatched("`compose run --build` is not supported")
     options, named = _positionals(rest, _COMPOSE_BUILD_VALUES if verb == "build" else _COMPOSE_UP_VALUES)
     config = _compose_config(words[:verb_at], named)
     if verb != "build":
@@ -558,7 +560,7 @@ def _compose_config(compose: list[str], named: list[str]) -> dict[str, Any]:
         if isinstance(config, dict) and isinstance(config.get("services"), dict):
             if all(name in config["services"] for name in named):
                 return config
-    raise NotPatched("`compose build`, because `compose config` does not show its services,")
+    raise NotPatched("`compose config` does not show the services of `compose build`")
 
 
 def _with_dependencies(config: dict[str, Any], named: list[str]) -> list[str]:
@@ -600,7 +602,7 @@ def _prepare_services(work: Workspace, config: dict[str, Any], services: dict[st
             path = work.prepare(build, count)
         except NotPatched as reason:
             if str(reason):
-                say("service %s: %s %s" % (name, reason, WITHOUT))
+                say("service %s: %s, %s" % (name, reason, WITHOUT))
             continue
         count += 1
         spec.pop("dockerfile_inline", None)
@@ -621,11 +623,11 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
     if {"--help", "--print", "--check", "--list", "-h"} & {word.partition("=")[0] for word in words[at:]}:
         return None
     if "-" in words[at:]:
-        raise NotPatched("`docker buildx bake` from standard input")
+        raise NotPatched("`docker buildx bake` from standard input is not supported")
     try:
         targets = json.loads(output([*words[:at], *words[at:], "--print"]) or "")["target"]
     except (ValueError, KeyError, TypeError):
-        raise NotPatched("`docker buildx bake`, because its option --print does not show its targets,") from None
+        raise NotPatched("`docker buildx bake --print` does not show the targets") from None
     globals_end = after_options(words, docker + 1, _DOCKER_VALUES)
     with Workspace(settings, words[:globals_end], True) as work:
         extra: list[str] = []
@@ -636,11 +638,11 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
             build.tags = spec.get("tags") or []
             try:
                 if inline is not None:
-                    raise NotPatched("an inline Dockerfile")
+                    raise NotPatched("an inline Dockerfile is not supported")
                 path = work.prepare(build, number)
             except NotPatched as reason:
                 if str(reason):
-                    say("target %s: %s %s" % (name, reason, WITHOUT))
+                    say("target %s: %s, %s" % (name, reason, WITHOUT))
                 continue
             extra += ["--set", "%s.dockerfile=%s" % (name, path)]
             if work.source == CONTEXT:
@@ -677,7 +679,7 @@ def main(arguments: list[str]) -> int:
                 status = docker_build(settings, runner, words, docker, at, kind == "buildx")
         except NotPatched as reason:
             if str(reason):
-                say("%s %s" % (reason, WITHOUT))
+                say("%s, %s" % (reason, WITHOUT))
         except Stopped as reason:
             say(str(reason))
             return 1

@@ -171,13 +171,13 @@ class Dotenv:
         if value:
             if "$" in value:
                 raise DotenvError(
-                    "COMPOSE_FILE holds a variable, so its paths cannot be made absolute; write the value instead"
+                    "COMPOSE_FILE contains a variable, so its paths cannot be made absolute; write the value instead"
                 )
             return _files_of(value, self._separator(), project_dir)
         files = default_files(project_dir, exists)
         if not files:
             raise DotenvError(
-                "%s holds none of %s, and COMPOSE_FILE is not set: is this the compose directory?"
+                "%s contains none of %s, and COMPOSE_FILE is not set: check that this is the compose directory"
                 % (project_dir, ", ".join(BASE_FILES))
             )
         return files
@@ -296,5 +296,5 @@ def _value(text: str, at: int, end: int) -> tuple[str, int]:
         return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), match[1], flags=re.DOTALL), match.end()
     bare = re.compile(r"(.*?)(?=[ \t]+#|[ \t]*\r?\n|[ \t]*$)", re.DOTALL).match(text, at, end)
     if bare is None:
-        raise AssertionError("the pattern also matches an empty text")
+        raise AssertionError("unreachable: the pattern matches every text")
     return bare[1], bare.end(1)

@@ -135,7 +135,7 @@ def test_backup_replaces_no_file_and_follows_no_link(path, tmp_path):
         assert "exists already" in refused("backup", target)
     assert victim.read_text() == "precious" and not (tmp_path / "elsewhere").exists()
     assert f"create the directory {tmp_path / 'absent'}" in refused("backup", tmp_path / "absent" / "file")
-    assert "this is a directory" in refused("backup", "")
+    assert "is a directory: name a new file" in refused("backup", "")
     assert "standard output" in refused("backup", "-")
 
 
@@ -362,11 +362,11 @@ def damaged(file: Path, *statements: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda file: file.write_bytes(b"no database"), "this is not a backup"),
-        (lambda file: file.write_bytes(b""), "this is not a backup"),
+        (lambda file: file.write_bytes(b"no database"), "the file is not a backup"),
+        (lambda file: file.write_bytes(b""), "the file is not a backup"),
         (lambda file: file.write_bytes(file.read_bytes()[:-8192]), "damaged|malformed"),
         (lambda file: damaged(file, "PRAGMA user_version = 99"), "its schema is version 99"),
-        (lambda file: damaged(file, "DELETE FROM meta WHERE key = 'backup'"), "this is not a backup"),
+        (lambda file: damaged(file, "DELETE FROM meta WHERE key = 'backup'"), "the file is not a backup"),
         (lambda file: damaged(file, "CREATE TRIGGER t AFTER INSERT ON meta BEGIN SELECT 1; END"), "not a backup"),
         (lambda file: damaged(file, "DROP TABLE records"), "table records is missing"),
         (lambda file: damaged(file, "UPDATE ledger SET hash = zeroblob(32) WHERE seq = 3"), "the backup is damaged"),

@@ -487,10 +487,10 @@ CASE = "class: sandbox, url: 'https://a.example/', expect: deny"
     ("text", "said"),
     [
         ("", "1: the file is empty; write a list of cases, as in "),
-        ("[]\n", "1: the file has no case; add one, as in "),
-        ("cases: []\n", "1: this is a mapping; write a list, as in "),
-        ("- {class: sandbox, url: a, expect: deny\n", "2: this is not valid YAML"),
-        ("\n- a\n", "2: [0]: this is a string; write a mapping, as in "),
+        ("[]\n", "1: the file contains no test case; add one, as in "),
+        ("cases: []\n", "1: the value is a mapping; write a list, as in "),
+        ("- {class: sandbox, url: a, expect: deny\n", "2: the file is not valid YAML"),
+        ("\n- a\n", "2: [0]: the value is a string; write a mapping, as in "),
         (f"- {{{CASE}, expct: deny}}\n", "1: [0]: unknown key 'expct'; did you mean 'expect'?"),
         ("- {url: a, expect: deny}\n", "1: [0]: 'class' is missing; name the class of the client"),
         ("- class: sandbox\n  expect: deny\n", "1: [0]: 'url' is missing; name the requested URL"),
@@ -501,7 +501,7 @@ CASE = "class: sandbox, url: 'https://a.example/', expect: deny"
             "1: [0].expect: 'denied' is not a decision; did you mean 'deny'?"),
         ("- {class: sandbox, url: 'https://', expect: deny}\n",
             "1: [0].url: not a valid URL (https:// names no host; write https://host/path or host:port); "),
-        ("- {class: sandbox, url: 443, expect: deny}\n", "1: [0].url: this is a number; write a string, as in "),
+        ("- {class: sandbox, url: 443, expect: deny}\n", "1: [0].url: the value is a number; write a string, as in "),
     ],
 )  # fmt: skip
 def test_invalid_cases_are_reported_with_file_line_and_remedy(cases, text, said):

@@ -79,7 +79,7 @@ def test_docker_command_that_builds_no_image_is_recognised(words):
 
 
 def test_unclear_context_is_reported():
-    with pytest.raises(NotPatched, match="whose options this release does not support"):
+    with pytest.raises(NotPatched, match="this release does not support the options"):
         build_wrapper.read_build(["--new-flag", "."], 0)
 
 
@@ -154,7 +154,8 @@ def test_build_runs_without_the_bootstrap_if_compose_shows_no_services(host):
     run = host.run(script.replace("docker compose ps; ", ""))
     lines = [line for line in run.stderr.splitlines() if line.startswith("openclaw.egress")]
     assert lines == [
-        "openclaw.egress: `compose build`, because `compose config` does not show its services, runs without the "
+        "openclaw.egress: `compose config` does not show the services of `compose build`, so the build runs "
+        "without the "
         "bootstrap. Set openclaw_gateway_bootstrap to mount if it builds the gateway's image"
     ]
 

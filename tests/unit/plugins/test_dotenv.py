@@ -196,8 +196,8 @@ def test_entry_that_the_operator_removed_stays_removed():
 @pytest.mark.parametrize(
     ("text", "found", "message"),
     [
-        ("", exists(), "holds none of compose.yaml"),
-        ("COMPOSE_FILE=${HOME}/a.yml\n", BOTH, "holds a variable"),
+        ("", exists(), "contains none of compose.yaml"),
+        ("COMPOSE_FILE=${HOME}/a.yml\n", BOTH, "contains a variable"),
         ("COMPOSE_FILE=a.yml\n", None, "COMPOSE_PATH_SEPARATOR"),
     ],
 )

@@ -145,7 +145,7 @@ def test_compose_env_creates_a_file_that_only_its_owner_can_read(tmp_path):
 def test_compose_env_refuses_a_directory_without_a_compose_file(tmp_path):
     result = call("compose_env", path=str(tmp_path / ".env"), compose_files_add=["x.yml"])
     assert result["failed"]
-    assert re.search("is this the compose directory.*was not changed", result["msg"])
+    assert re.search("check that this is the compose directory.*was not changed", result["msg"])
 
 
 def test_rollback_manifest_records_and_restores_a_file(env, tmp_path):

@@ -517,13 +517,13 @@ BAD = {
     # Cases: the text of a policy, and the expected message: line number, problem, remedy.
     "": "1: the file is empty; write `version: 1` and `classes:`",
     "# only a comment\n": "1: the file is empty; write `version: 1` and `classes:`",
-    "- 1\n": "1: this is a list; write a mapping, as in `version: 1`",
+    "- 1\n": "1: the value is a list; write a mapping, as in `version: 1`",
     "classes: {a: {listen: 1, action: open}}\n": "1: 'version' is missing; write `version: 1` at the top",
     "version: 2\n": "1: version: version 2 is not supported; write `version: 1`",
-    "version: '1'\n": "1: version: this is a string; write a whole number, as in `1`",
-    "version: 1.0\n": "1: version: this is a fraction; write a whole number, as in `1`",
+    "version: '1'\n": "1: version: the value is a string; write a whole number, as in `1`",
+    "version: 1.0\n": "1: version: the value is a fraction; write a whole number, as in `1`",
     "version: 1\n": ("1: 'classes' is missing; add one class, as in `gateway: {listen: 8080, action: open}`"),
-    "version: 1\nclasses:\n": "2: classes: this is empty; write a mapping, as in `key: value`",
+    "version: 1\nclasses:\n": "2: classes: the value is empty; write a mapping, as in `key: value`",
     "version: 1\nclasses: {}\n": (
         "2: classes: the policy has no class; add one, as in `gateway: {listen: 8080, action: open}`"
     ),
@@ -534,7 +534,7 @@ BAD = {
     HEAD + "    listen: 8083\n": "6: key 'listen' appears twice; keep one of them",
     HEAD + "\tallow: []\n": "6: there is a tab at the start of a line; indent with spaces",
     HEAD + "    allow: [a\n": (
-        "7: this is not valid YAML (expected ',' or ']', but got '<stream end>'); "
+        "7: the file is not valid YAML (expected ',' or ']', but got '<stream end>'); "
         "check indentation, colons, brackets and quotes up to here"
     ),
     HEAD + "    allow:\n    - *.example.com\n": (
@@ -544,7 +544,7 @@ BAD = {
         '6: a * without quotes is an alias in YAML; put names that begin with * in quotes, as in "*.example.com"'
     ),
     HEAD + "    allow: [a\x00b]\n": (
-        "6: this is not YAML that can be read (ReaderError); "
+        "6: the file is not readable YAML (ReaderError); "
         "use only mappings, lists and plain values, without control characters"
     ),
     HEAD + "  Foo: {}\n": (
@@ -565,7 +565,9 @@ BAD = {
     HEAD.replace(
         "8082", "65536"
     ): "4: classes.sandbox.listen: 65536 is not a port number; write a number from 1 to 65535",
-    HEAD.replace("8082", "true"): "4: classes.sandbox.listen: this is true or false; write a whole number, as in `443`",
+    HEAD.replace(
+        "8082", "true"
+    ): "4: classes.sandbox.listen: the value is true or false; write a whole number, as in `443`",
     HEAD.replace("enforce", "enforced"): (
         "5: classes.sandbox.action: 'enforced' is not an action; did you mean 'enforce'?"
     ),
@@ -579,14 +581,14 @@ BAD = {
         "6: classes.sandbox.limits.header_seconds: 0 is out of range; write a number from 1 to 3600"
     ),
     HEAD + "    limits: {connections: many}\n": (
-        "6: classes.sandbox.limits.connections: this is a string; write a whole number, as in `64`"
+        "6: classes.sandbox.limits.connections: the value is a string; write a whole number, as in `64`"
     ),
-    HEAD + "    log_tunnels: 1\n": "6: classes.sandbox.log_tunnels: this is a number; write true or false",
+    HEAD + "    log_tunnels: 1\n": "6: classes.sandbox.log_tunnels: the value is a number; write true or false",
     HEAD + "    allow: a.example\n": (
-        f"6: classes.sandbox.allow: this is a string; write a list, as in `allow: [{ALLOW_EXAMPLE}]`"
+        f"6: classes.sandbox.allow: the value is a string; write a list, as in `allow: [{ALLOW_EXAMPLE}]`"
     ),
     HEAD + "    allow: [~]\n": (
-        f"6: classes.sandbox.allow[0]: this is empty; write a host, or a mapping as in `{ALLOW_EXAMPLE}`"
+        f"6: classes.sandbox.allow[0]: the value is empty; write a host, or a mapping as in `{ALLOW_EXAMPLE}`"
     ),
     HEAD + "    allow: ['*foo.example']\n": (
         "6: classes.sandbox.allow[0]: '*foo.example' is not a wildcard; "
@@ -630,10 +632,10 @@ BAD = {
     ),
     HEAD + "    allow: [{cidr: example.com}]\n": (
         "6: classes.sandbox.allow[0].cidr: 'example.com' is not an address range; "
-        "write one such as 10.0.0.0/24 or fd00::/64"
+        "write a range such as 10.0.0.0/24 or fd00::/64"
     ),
     HEAD + "    allow: [{host: a, ports: 443}]\n": (
-        "6: classes.sandbox.allow[0].ports: this is a number; write a list, as in `ports: [443]`"
+        "6: classes.sandbox.allow[0].ports: the value is a number; write a list, as in `ports: [443]`"
     ),
     HEAD + "    allow: [{host: a, ports: []}]\n": (
         "6: classes.sandbox.allow[0].ports: the list is empty, so the rule would never match; "
@@ -643,7 +645,7 @@ BAD = {
         "6: classes.sandbox.allow[0].ports[1]: 0 is not a port number; write a number from 1 to 65535"
     ),
     HEAD + "    allow: [{host: a, ports: ['443']}]\n": (
-        "6: classes.sandbox.allow[0].ports[0]: this is a string; write a whole number, as in `443`"
+        "6: classes.sandbox.allow[0].ports[0]: the value is a string; write a whole number, as in `443`"
     ),
     HEAD + "    allow:\n    - host: a.example\n      methods: [GET]\n": (
         "8: classes.sandbox.allow[0].methods: a.example is not inspected, "
@@ -669,24 +671,25 @@ BAD = {
         "6: classes.sandbox.allow[0].tls: api.openai.com is inspected, so it must use TLS; remove `tls: false`"
     ),
     HEAD + "    allow: [{host: a, tls: no}]\n": (
-        "6: classes.sandbox.allow[0].tls: this is a string; write true or false"
+        "6: classes.sandbox.allow[0].tls: the value is a string; write true or false"
     ),
     HEAD + "    deny: [{host: a, tls: false}]\n": (
         "6: classes.sandbox.deny[0]: unknown key 'tls'; use one of host, cidr, ports, methods, paths"
     ),
     HEAD + "    addresses: [10.0.0.2]\n": (
-        "6: classes.sandbox.addresses[0]: this is a string; write a mapping, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
+        "6: classes.sandbox.addresses[0]: the value is a string; write a mapping, as in `{cidr: 10.0.0.2/32, "
+        "ports: [3100]}`"
     ),
     HEAD + "    addresses: [{cidr: 10.0.0.2/32}]\n": (
         "6: classes.sandbox.addresses[0]: an exception to the address guard needs ports; "
-        "add them, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
+        "add ports, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
     ),
     HEAD + "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n": (
         "6: classes.sandbox.addresses[0].cidr: an exception for 0.0.0.0/1 would disable the address guard; "
         "list the networks you need, each /8 or narrower"
     ),
     HEAD + "inspect: api.openai.com\n": (
-        '6: inspect: this is a string; write a list, as in `inspect: ["api.anthropic.com"]`'
+        '6: inspect: the value is a string; write a list, as in `inspect: ["api.anthropic.com"]`'
     ),
     HEAD + "inspect: ['*']\n": (
         '6: inspect[0]: `*` cannot be inspected; list the LLM hosts; a wildcard such as "*.openai.azure.com" is valid'
@@ -696,10 +699,10 @@ BAD = {
         "write a host name, and map it to the address in `resolve`"
     ),
     HEAD + "resolve: {a.example: b.example}\n": (
-        "6: resolve.a.example: 'b.example' is not an IP address; write one such as 10.1.2.3"
+        "6: resolve.a.example: 'b.example' is not an IP address; write an IP address such as 10.1.2.3"
     ),
     HEAD + "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n": (
-        "8: resolve.A.example.: a.example is listed twice; remove one of the two"
+        "8: resolve.A.example.: a.example is listed twice; remove one of the two entries"
     ),
     HEAD + "resolve: {127.1: 8.8.8.8}\n": "6: resolve.127.1: the key 127.1 is not a string; put it in quotes",
     HEAD + "resolve: {'127.1': 8.8.8.8}\n": (
@@ -710,7 +713,7 @@ BAD = {
         "write a name such as llm.corp.example"
     ),
     HEAD + "---\nversion: 1\n": (
-        "6: this is not valid YAML (but found another document); "
+        "6: the file is not valid YAML (but found another document); "
         "check indentation, colons, brackets and quotes up to here"
     ),
 }
@@ -768,7 +771,7 @@ def refusal_of(data: bytes, llm_hosts: tuple[str, ...] | None = None) -> str:
 def test_inspect_that_differs_from_the_environment_is_an_error() -> None:
     assert refusal_of(EXAMPLE.encode(), ("api.openai.com", "llm.example")) == (
         "policy.yml:2: inspect: PROXY_LLM_HOSTS names different hosts (api.openai.com, llm.example); "
-        "remove one of the two, or make them equal"
+        "remove `inspect` or PROXY_LLM_HOSTS, or make them equal"
     )
 
 

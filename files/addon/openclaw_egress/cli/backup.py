@@ -31,7 +31,7 @@ def backup(
         bool,
         typer.Option(
             "--with-keys",
-            help="Add the private keys of the state directory: the signing key, and the CA if it is kept there.",
+            help="Add the private keys of the state directory: the signing key, and the CA if it is stored there.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -70,7 +70,7 @@ def restore(
         typer.Argument(metavar="FILE", help="Restore this file, which `egress backup` wrote; - reads standard input."),
     ],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move aside a present spool that has records. Nothing of it is deleted.")
+        bool, typer.Option("--replace", help="Move an existing spool that has records aside, without deleting it.")
     ] = False,
     why: Why = None,
     by: By = None,

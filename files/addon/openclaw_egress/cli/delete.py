@@ -59,7 +59,8 @@ def delete(
         str | None,
         typer.Option(
             metavar="ID",
-            help="Delete the session of this exchange, as the web page shows it. Not with --since or --until.",
+            help="Delete the session of this exchange, as the web page shows it. Do not combine with --since or "
+            "--until.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it, only show what would be deleted.")] = False,

@@ -55,7 +55,8 @@ def check() -> int:
     report = ask("/healthz")
     if report is None:
         print(
-            f"egress: no proxy responds on {health_url()}: the proxy is not running, or EGRESS_HEALTH_PORT differs",
+            f"egress: no proxy responds on {health_url()}: the proxy is not running, or it uses another "
+            "EGRESS_HEALTH_PORT",
             file=sys.stderr,
         )
         return 1

@@ -62,7 +62,7 @@ def load_cases(path: Path, classes: Sequence[str]) -> list[Case]:
     root = _Node.document(data, str(path), f"write a list of cases, as in `- {EXAMPLE}`", "split it into several files")
     cases = [_case(node, classes) for node in root.items(f"- {EXAMPLE}")]
     if not cases:
-        root.fail("the file has no case", f"add one, as in `- {EXAMPLE}`")
+        root.fail("the file contains no test case", f"add one, as in `- {EXAMPLE}`")
     return cases
 
 

@@ -160,7 +160,7 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
     if "host" not in entries and "cidr" not in entries:
         node.fail(f"'{RULE_KEYS[kind][0]}' is missing", f"write the rule as in `{example}`")
     if kind == "addresses" and "ports" not in entries:
-        node.fail("an exception to the address guard needs ports", f"add them, as in `{example}`")
+        node.fail("an exception to the address guard needs ports", f"add ports, as in `{example}`")
     ports = None if kind == "deny" else DEFAULT_PORTS
     if "ports" in entries:
         ports = frozenset(_port(item) for item in _some(entries["ports"], "ports: [443]"))
@@ -272,7 +272,7 @@ def _network(node: _Node, *, exception: bool) -> Network:
         if "host bits" in str(error):
             network, one = ipaddress.ip_network(text, strict=False), text.split("/")[0]
             node.fail(f"{text} has host bits set", f"write {network} for the network, or {one} for one address")
-        node.fail(f"{text!r} is not an address range", "write one such as 10.0.0.0/24 or fd00::/64")
+        node.fail(f"{text!r} is not an address range", "write a range such as 10.0.0.0/24 or fd00::/64")
     if exception and network.prefixlen < 8:
         node.fail(
             f"an exception for {network} would disable the address guard",
@@ -288,7 +288,7 @@ def _inspect(node: _Node | None, llm_hosts: Sequence[str] | None) -> tuple[str, 
     if llm_hosts is not None and set(patterns) != set(_from_environment(llm_hosts)):
         node.fail(
             f"PROXY_LLM_HOSTS names different hosts ({', '.join(llm_hosts)})",
-            "remove one of the two, or make them equal",
+            "remove `inspect` or PROXY_LLM_HOSTS, or make them equal",
         )
     return patterns
 
@@ -359,9 +359,9 @@ def _resolve(node: _Node) -> dict[str, Address]:
         if literal is not None:
             value.fail(f"{key} is an address, not a host name", "write a name such as llm.corp.example")
         if host in answers:
-            value.fail(f"{host} is listed twice", "remove one of the two")
+            value.fail(f"{host} is listed twice", "remove one of the two entries")
         try:
             answers[host] = ipaddress.ip_address(value.text("llm.corp.example: 10.1.2.3"))
         except ValueError:
-            value.fail(f"{value.value!r} is not an IP address", "write one such as 10.1.2.3")
+            value.fail(f"{value.value!r} is not an IP address", "write an IP address such as 10.1.2.3")
     return answers

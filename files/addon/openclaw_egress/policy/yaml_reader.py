@@ -69,7 +69,7 @@ class Node:
             list: "a list",
         }
         is_ = next((text for kind, text in kinds.items() if isinstance(self.value, kind)), "something else")
-        self.fail(f"this is {'empty' if self.value is None else is_}", f"write {wanted}")
+        self.fail(f"the value is {'empty' if self.value is None else is_}", f"write {wanted}")
 
     def _child(self, value: Any, at: Any, where: str) -> Self:
         line = self.value.lc.data.get(at) if self.value.lc.data else None
@@ -176,7 +176,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
         found = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
         what = "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
         remedy = "use only mappings, lists and plain values, without control characters"
-        raise failure(file, found, f"this is not YAML that can be read ({what})", remedy) from None
+        raise failure(file, found, f"the file is not readable YAML ({what})", remedy) from None
     if document is None:
         raise failure(file, 1, "the file is empty", start)
     return document
@@ -193,4 +193,4 @@ def _explain(problem: str, context: str) -> tuple[str, str]:
             "a * without quotes is an alias in YAML",
             'put names that begin with * in quotes, as in "*.example.com"',
         )
-    return f"this is not valid YAML ({problem})", "check indentation, colons, brackets and quotes up to here"
+    return f"the file is not valid YAML ({problem})", "check indentation, colons, brackets and quotes up to here"

@@ -106,7 +106,7 @@ class Budgets:
                 self._warned = {warned for warned in self._warned if warned[2] >= begin - DAY}
                 self._warned.add((class_name, budget.limit, begin))
                 log.warning(
-                    "class %s has used %s; requests to inspected hosts are refused when it is used up "
+                    "class %s has used %s; requests to inspected hosts are refused when the budget is used up "
                     "(classes.%s.limits.%s)",
                     class_name,
                     _amounts(budget, used, most),

@@ -478,7 +478,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         try:
             return self._refuse(status, code, evidence, method=method, request=request or self.request, counted=counted)
         except Exception as error:
-            log.error("a refusal could not be recorded", exc_info=error)
+            log.error("the refusal of a request could not be recorded", exc_info=error)
             return b""
 
     def _forget(self) -> None:

@@ -97,7 +97,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
                 return own
             grant = current_grant.get()
             if grant is None or grant.destination.host != host:
-                raise OSError("openclaw.egress: no grant for this connection")
+                raise OSError("openclaw.egress: this connection has no connection grant")
             return [_address_info(address, int(port)) for address in grant.addresses]
         except OSError:
             raise

@@ -50,7 +50,7 @@ BACKUP = "backup"
 """Key in the table ``meta`` of a backup. Its value is the time at which the backup was made."""
 _UNFINISHED = ".unfinished"
 _MAGIC = b"SQLite format 3\0"
-_NO_BACKUP = "this is not a backup; name a file that `egress backup` wrote"
+_NO_BACKUP = "the file is not a backup; name a file that `egress backup` wrote"
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".lock")
 _MODES = {KEY_FILE: 0o400, PUBLIC_FILE: 0o444, f"ca/{certificates.ROOT_CERT_FILE}": 0o644}
 """File modes of the restored files; files that are not listed get 0600."""
@@ -100,7 +100,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
     if str(target) == "-":  # `egress restore -` reads standard input.
         raise SpoolError("-: a backup cannot be written to standard output: name a new file")
     if target.is_dir():  # An empty name is the working directory.
-        raise SpoolError(f"{target}: this is a directory: name a new file")
+        raise SpoolError(f"{target} is a directory: name a new file")
     if os.path.lexists(target):
         raise SpoolError(f"{target} exists already: name another file")
     with SpoolReader(settings.spool_path):  # Raise an error with a remedy if the file is not a spool.
@@ -246,7 +246,7 @@ def _previous(path: Path, *, replace: bool) -> bool:
     if not os.path.lexists(path):
         return False
     if not stat.S_ISREG(path.lstat().st_mode):
-        raise SpoolError(f"spool {path}: this is not a file; check EGRESS_STATE_DIR")
+        raise SpoolError(f"spool {path} is not a file; check EGRESS_STATE_DIR")
     if waiting := [entry for entry in path.parent.iterdir() if entry.name.startswith(f"{path.name}.command.")]:
         raise SpoolError(
             f"{waiting[0]}: a command for the present spool waits; start the proxy so that it runs, or delete the file"

@@ -205,7 +205,7 @@ class SpoolReader:
         except OSError as error:
             raise SpoolError(f"spool {self.path}: {error.strerror}; {who_may(self.path)}") from None
         if not is_file:
-            raise SpoolError(f"spool {self.path}: this is not a file; check EGRESS_STATE_DIR")
+            raise SpoolError(f"spool {self.path} is not a file; check EGRESS_STATE_DIR")
         try:
             with spool_errors(self.path):
                 check_schema(self._read(), self.path, complete=True)

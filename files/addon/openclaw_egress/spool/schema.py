@@ -255,7 +255,7 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool =
     tables = _tables(connection)
     if "meta" not in tables:
         if tables:
-            raise SpoolError(f"spool {path}: this database is not a spool; check EGRESS_STATE_DIR")
+            raise SpoolError(f"spool {path}: the database is not a spool; check EGRESS_STATE_DIR")
         return
     row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
     if row and not str(row[0]).isdecimal():
