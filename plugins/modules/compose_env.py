@@ -198,7 +198,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         result["diff"] = diff_of(path, before, after, names)
     if changed and not module.check_mode:
         if not os.path.isdir(os.path.dirname(path)):
-            raise DotenvError("its directory does not exist")
+            raise DotenvError("the directory of the file does not exist")
         write(module, path, after.text, is_new)
     return result
 

@@ -46,7 +46,7 @@ def usage(
     class_name: ClassName = None,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Rebuild the totals from the stored records first. Requires a stopped proxy."),
+        typer.Option("--rebuild", help="First rebuild the totals from the stored records. The proxy must be stopped."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per group.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values with a header.")] = False,

@@ -249,7 +249,8 @@ def _previous(path: Path, *, replace: bool) -> bool:
         raise SpoolError(f"spool {path} is not a file; check EGRESS_STATE_DIR")
     if waiting := [entry for entry in path.parent.iterdir() if entry.name.startswith(f"{path.name}.command.")]:
         raise SpoolError(
-            f"{waiting[0]}: a command for the present spool waits; start the proxy so that it runs, or delete the file"
+            f"{waiting[0]}: a command for the existing spool has not run yet; start the proxy so that it runs, or "
+            "delete the file"
         )
     if not replace and _has_lines(path):
         raise SpoolError(

@@ -141,8 +141,8 @@ def create_file(path: Path) -> None:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise SpoolError(
-            f"spool {path}: {error.strerror}; the proxy's user (uid {os.getuid()}) needs to write in {path.parent}: "
-            "set its owner, or EGRESS_STATE_DIR"
+            f"spool {path}: {error.strerror}; the proxy's user (uid {os.getuid()}) needs write permission "
+            f"for {path.parent}: set its owner, or EGRESS_STATE_DIR"
         ) from error
 
 

@@ -212,8 +212,8 @@ def lock_exclusively(path: Path) -> int:
                 os.fchown(descriptor, directory.st_uid, directory.st_gid)
     except OSError as error:
         raise SpoolError(
-            f"spool {path}: {lock} cannot be written: {error.strerror}; the proxy's user (uid {os.getuid()}) needs to "
-            f"write in {path.parent}: set its owner, or EGRESS_STATE_DIR"
+            f"spool {path}: {lock} cannot be written: {error.strerror}; the proxy's user (uid {os.getuid()}) "
+            f"needs write permission for {path.parent}: set its owner, or EGRESS_STATE_DIR"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
