@@ -334,7 +334,9 @@ def test_restore_refuses_a_spool_with_a_waiting_command(path, tmp_path):
     done("backup", tmp_path / "one.backup")
     waiting = Path(f"{path}.command.1-abc")
     waiting.write_text("{}")
-    assert "a command for the existing spool has not run yet" in refused("restore", tmp_path / "one.backup", "--replace")
+    assert "a command for the existing spool has not run yet" in refused(
+        "restore", tmp_path / "one.backup", "--replace"
+    )
 
 
 def test_restore_replaces_no_other_key(path, tmp_path, monkeypatch):
