@@ -259,7 +259,7 @@ def test_rollback_keeps_later_edits_and_names_them(hosts):
     assert hosts.docker.state["images"] == {"openclaw:local": "sha256:newer"}
     # The rollback cannot restore OpenClaw's settings, because OpenClaw is not running.
     settings = "agents.defaults.sandbox.docker in OpenClaw still names the proxy: openclaw-gateway is not running"
-    for left in (env, compose, hosts.script, "openclaw:local, which was built since", settings):
+    for left in (env, compose, hosts.script, "openclaw:local, which was rebuilt after the deployment", settings):
         assert str(left) in left_of(said)
     assert "was edited after the deployment, and was left unchanged" in said
     assert not (hosts.at / "restarted").exists()
