@@ -21,7 +21,7 @@ SPOOL_USED = (
     "(openclaw_egress_spool_pending_bytes%s + openclaw_egress_spool_dead_letter_bytes)"
     " / openclaw_egress_spool_max_bytes"
 )
-"""Fraction of the spool that the proxy cannot free by deleting acknowledged records. ``%s`` selects instances."""
+"""Fraction of the spool that deleting acknowledged records cannot free. ``%s`` stands for a label selector."""
 HEAD = "# Written by `make docs` from tools/monitoring/alerts.py: changes made here are overwritten.\n---\n"
 
 

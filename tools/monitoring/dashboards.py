@@ -354,7 +354,7 @@ def _export() -> Panels:
         "s",
         (f"openclaw_egress_export_backlog_seconds{{{GATEWAY}}}", "{{instance}}"),
     )
-    # Use `rate` although the exporter publishes counts as gauges: they only increase, and start at 0 with the proxy.
+    # `rate` is correct although these metrics are gauges: like counters, they only increase, and restart at 0.
     yield _graph(
         "Accepted bytes per second",
         "Bps",

@@ -37,7 +37,7 @@ from openclaw_egress.errors import EgressError
 ROOT_DAYS = 3650
 ISSUING_DAYS = 90
 RENEW_BEFORE_DAYS = 30
-"""The issuing CA is due for renewal this many days before it expires, after two thirds of its lifetime."""
+"""Renew the issuing CA this many days before it expires, which is after two thirds of its lifetime."""
 
 ISSUING_OVERDUE_DAYS = 28
 """Warn if fewer days are left, because the daily job should have renewed the issuing CA two days earlier."""
@@ -45,7 +45,7 @@ ISSUING_OVERDUE_DAYS = 28
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
 ROOT_FAILS_DAYS = 30
-"""The root's two limits exceed those of the issuing CA, because clients must be updated to trust a new root."""
+"""The root's limits (``ROOT_*``) exceed those of the issuing CA: a new root must be installed on every client."""
 
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
@@ -271,7 +271,7 @@ def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, .
     try:
         _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:
-        return False  # If the CA is not fit, `create` replaces it.
+        return False  # `create` then replaces the unusable CA.
     due = now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
     lasts = issuing.not_valid_after_utc > due or issuing.not_valid_after_utc >= root.not_valid_after_utc
     return lasts and _constraints_of(issuing) == names

@@ -26,7 +26,7 @@ DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 UI_PORT = 9465
 LEAST_EXPORT_BYTES_PER_SECOND = 100_000
-"""Minimum of the export's pace. A lower number is probably meant in megabytes, and would stop the export."""
+"""Minimum of the export rate. A lower value is probably meant in MB/s; as bytes, it would nearly stop the export."""
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
 """Smallest memory budget, in bytes. With less, the share of a class is too small for an ordinary request."""
 
@@ -60,7 +60,7 @@ class Neighbours:
         return found
 
     def refuses(self, client: str) -> bool:
-        """Return whether to refuse a client: its address is in the network but not listed, or is IPv6 link-local."""
+        """Return True if the client's address is in the network but not listed, or is an IPv6 link-local address."""
         address = without_mapping(ip_address(client))
         if isinstance(address, IPv6Address):
             return address.is_link_local

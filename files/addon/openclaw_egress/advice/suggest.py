@@ -62,7 +62,8 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
         policy: the current policy.
         class_name: one of the classes of ``policy``.
         denials: the recorded denials of the class. Rules are suggested only for requests that `report` let pass.
-            Denials by the address guard exclude their destinations. Denials of bytes that are not TLS add a note.
+            Destinations that the address guard denied get no rule. Destinations to which a client sent bytes that
+            are not TLS get a note.
     """
     seen = _Seen.of(class_name, denials)
     enforced = enforcing(policy, class_name)

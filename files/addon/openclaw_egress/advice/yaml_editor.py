@@ -78,7 +78,8 @@ def _into_flow(
 ) -> str:
     """Insert rules after the entry ``last`` of ``[…]`` or ``{…}``: on the same line if they fit, else on lines below.
 
-    ``around`` is the text to insert before and after the rules. It creates a list for them inside ``{…}``.
+    ``around`` is a pair of texts to insert before and after the rules: inside ``{…}``, the key ``allow`` with an
+    opening bracket, and a closing bracket.
     """
     if last is None:
         # The list begins at the first bracket, because an anchor or a tag before it cannot contain a bracket.

@@ -1,4 +1,4 @@
-"""Refusals for lack of memory: find the class that a connection's memory is charged to, and record refusals."""
+"""Link between the memory accounts and the policy: finds the class of a connection, and records refusals."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ class PolicyReloader:
         try:
             check_ca(info, self.current)
         except certificates.CAError:
-            # The CA does not cover the policy in force, but also accept one that covers the new policy that was refused
-            # for lack of a CA: the two are separate files, so a policy can arrive before the CA for its hosts.
+            # The policy file can change before the CA files do. The new policy is then refused, because the old CA does
+            # not cover its hosts. Accept a CA that covers this refused policy, even if not the policy in force.
             if self._waits_for_ca is None:
                 raise
             check_ca(info, self._waits_for_ca)

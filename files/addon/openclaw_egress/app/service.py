@@ -159,7 +159,7 @@ class Service:
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
     def _counted_responses(self) -> Iterator[Retrieved]:
-        """Yield the background responses that the newest records already count.
+        """Yield the background responses (Responses API) whose usage is already counted in the newest records.
 
         If a client retrieves one of them again after a restart, its usage must not be counted a second time.
         """

@@ -44,9 +44,9 @@ COLUMNS = [
 ]
 NARROW = ("seq", "host", "reason")
 WAIT_SECONDS, WAIT_SECONDS_STOPPED = 10.0, 1.5
-"""Seconds that a command waits for progress: the first if the proxy runs, the second if its health endpoint is down."""
+"""Seconds that a command waits for progress: while the proxy runs, and while its health endpoint does not respond."""
 OLD_NS = 7 * 24 * 3600 * 10**9
-"""Loki's default limit in nanoseconds: how far a line may be behind Loki's clock."""
+"""Maximum age of a line, in nanoseconds, that Loki accepts by default (``reject_old_samples_max_age``)."""
 _LINES = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 _MAX_SEQ = 2**63 - 1
 
@@ -310,7 +310,7 @@ def signed_reason(why: str | None, by: str | None) -> str:
     if by is None:
         try:
             by = os.environ.get("SUDO_USER") or pwd.getpwuid(uid).pw_name
-        except KeyError:  # The user ID has no name, as in the proxy's container.
+        except KeyError:  # /etc/passwd has no entry for this ID, as in the proxy's container.
             by = "an operator"
     return f"{by} (uid {uid})" + (f": {why}" if why else "")
 

@@ -135,7 +135,7 @@ def _session(reader: SpoolReader, record_id: str) -> list[Row]:
     if len(found) != 1:
         print_error(f"{len(found)} exchange IDs start with {escape(record_id)}; `egress records` lists IDs")
         raise typer.Exit(NEGATIVE)
-    view = read_session(reader, found[0], lambda: 0.0)  # A constant clock disables the time limit.
+    view = read_session(reader, found[0], lambda: 0.0)  # Pass a constant clock to disable the time limit.
     if not view.is_whole:
         print_error(f"lines {view.first} to {view.last} were searched for the session")
     return [member.row for member in view.members]

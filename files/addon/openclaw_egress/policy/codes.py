@@ -239,7 +239,7 @@ def summary(count: int, first: str = "") -> str:
 
 
 def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
-    """Return the rule name to report, such as ``address-guard``, if no rule of the policy made the decision."""
+    """Return the name, such as ``address-guard``, to report as the rule for a denial that no policy rule made."""
     if evidence.limit:
         return f"classes.{evidence.class_name}.limits.{evidence.limit}"
     return _RULES.get(code, "syntax")

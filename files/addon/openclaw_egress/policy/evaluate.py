@@ -1,31 +1,33 @@
 """Policy evaluation: whether a class may reach a destination. Pure functions.
 
-The functions are called in this order:
+The caller evaluates a request in three steps:
 
-1. ``decide`` checks only the name, so that a denied request causes no DNS query.
-2. ``decide_address`` checks each address that the name resolved to.
+1. ``decide`` evaluates host, port, method and path. It resolves no name, so a denied request causes no DNS query.
+2. ``decide_address`` checks each address that the name of an allowed request resolved to.
 3. ``with_addresses`` combines these decisions.
 
-``decide`` evaluates in this order:
+``decide`` checks in this order, and the first match decides:
 
-1. the class's ``deny``;
-2. the address guard, unless an exception in the class's ``addresses`` permits the address;
-3. the class's ``allow``;
+1. the rules in the class's ``deny``;
+2. the address guard, which denies special address literals and names such as ``localhost``, unless an exception in
+   the class's ``addresses`` permits the address;
+3. the rules in the class's ``allow``;
 4. the class's ``action``:
 
 ========  =========================================================================================
-action    destinations that no rule matches
+action    requests that no rule matches
 ========  =========================================================================================
 open      allow every name, on every port
 enforce   deny
-report    allow, and set ``Decision.would_deny``; a name in ``deny`` is also only reported
+report    allow, and set ``Decision.would_deny``; a rule in ``deny`` that matches a name only reports, too
 ========  =========================================================================================
 
-For every action:
+With every action:
 
-- An address literal needs a rule that names it. The address guard applies.
-- An exception with methods or paths is valid for plain HTTP requests only. It never permits a CONNECT, because a
-  tunnel hides methods and paths.
+- A request to an address literal is denied unless a rule names the address.
+- The address guard applies.
+- An exception in ``addresses`` with methods or paths is valid for plain HTTP requests only. It never permits a
+  CONNECT, because a tunnel hides methods and paths.
 - ``*.example.com`` matches every name below ``example.com``, at any depth, but not ``example.com``.
 - Without ``ports``, a rule in ``allow`` matches only the ports 80 and 443, and a rule in ``deny`` matches every port.
   A forgotten ``ports`` therefore never opens other ports.

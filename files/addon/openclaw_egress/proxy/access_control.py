@@ -210,12 +210,12 @@ class AccessControl:
 
     @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
-        """Refuse a client if its listener has no class, its address is unknown, or the connection limit is reached."""
+        """Refuse a client without a class, with an address that `Neighbours` refuses, or above the connection limit."""
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
-            # Refuse an unknown client before its connection is counted, so that it cannot use up the connection limit
-            # of the class.
+            # Refuse the client before its connection is counted, so that it cannot use up the connection limit of the
+            # class.
             client.error = "not a known neighbour"
             self._observer.denied(
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
@@ -553,7 +553,7 @@ class AccessControl:
         2. After a CONNECT that a rule with ``tls: false`` allows: a tunnel for any protocol.
         3. After any other CONNECT: TLS or plain HTTP.
 
-        Refuse a connection whose first bytes do not match these cases.
+        Refuse TLS in the first case, and bytes that are neither TLS nor HTTP in the third.
         """
         if nextlayer.layer is None:
             data = nextlayer.data_client()  # type: ignore[no-untyped-call]
@@ -582,8 +582,8 @@ class AccessControl:
             return None
         if looks_like_tls(data):
             if data[5:6] not in (b"", b"\x01"):
-                # Refuse now: this TLS record is not a ClientHello (RFC 8446, section 4), but mitmproxy would wait for
-                # its end before it checks.
+                # Refuse now: this TLS record is not a ClientHello (RFC 8446, section 4). mitmproxy would check this
+                # only after it has received the whole record.
                 self._deny_connection(context.client, target, Code.CLIENT_HELLO_UNREADABLE)
                 return Refuse(context)
             server_tls = layers.ServerTLSLayer(context)
@@ -717,9 +717,10 @@ class AccessControl:
         return found
 
     def _deny_connection(self, client: connection.Client, target: Destination | None, code: Code) -> None:
-        """Record that a connection is refused, and revoke its grants.
+        """Record the refusal of a connection, and revoke the client's grants.
 
-        If ``target`` is set, do not count a request: the CONNECT to it already counted towards the class's rate limit.
+        ``target`` is the destination of the client's CONNECT, or None. Without a CONNECT, count the connection towards
+        the class's rate limit; a CONNECT was already counted.
         """
         found = self._class_policy(client)
         limited = target is None and self._wait_of_rate(found)

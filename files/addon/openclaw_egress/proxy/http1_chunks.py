@@ -1,4 +1,4 @@
-"""Reader of chunked bodies that is stricter than mitmproxy's and drops trailers."""
+"""A replacement for mitmproxy's reader of chunked bodies. It is stricter, and drops trailers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openclaw_egress.wire import http1_syntax
 
 
 class StrictChunkedReader:
-    """A strict reader of chunked bodies that drops trailers.
+    """The reader of one chunked body. It refuses malformed chunks, and drops trailers.
 
     Args:
         padded: whether to accept spaces and tabs after a chunk's size, which some old servers send.
@@ -89,7 +89,7 @@ def buffered_chunks_problem(data: bytes) -> str:
 
 
 class StrictBodies(Http1Connection):
-    """Base class of both HTTP/1 connections, to clients and to servers, that replaces mitmproxy's chunked reader."""
+    """Base class of the HTTP/1 connections to clients and servers. `StrictChunkedReader` reads their chunked bodies."""
 
     _padded_chunks = False
     _reader: Any = None

@@ -13,10 +13,10 @@ type Commands = Generator[commands.Command, Any, None]
 
 
 class Refuse(layer.Layer):
-    """A layer that closes the client's connection without a response, for bytes that are not HTTP.
+    """A layer that closes the client's connection without a response. Use it if the client did not send HTTP.
 
     Code that selects this layer must also call :func:`abort`. If another layer raises an exception while it handles the
-    same event, mitmproxy drops the close command, and the connection would stay open.
+    same event, mitmproxy drops this layer's close command, and the connection would stay open.
     """
 
     def _handle_event(self, event: events.Event) -> Commands:

@@ -358,7 +358,7 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
         remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",
     )
     flow.response.headers["retry-after"] = "5"
-    # Close the connection, because its memory account would refuse each further request, too.
+    # Close the connection: its memory account stays refused, so each further request on it would fail, too.
     flow.response.headers["connection"] = "close"
     return True
 

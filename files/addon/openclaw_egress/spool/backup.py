@@ -220,7 +220,7 @@ def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Resto
             aside = _put_aside(path) if previous else None
             _own(copy, path.parent)
             copy.rename(path)
-            for side in _SIDE_FILES[:2]:  # A reader of the previous spool may have created them again.
+            for side in _SIDE_FILES[:2]:  # A reader of the previous spool may have recreated its WAL and SHM files.
                 Path(f"{path}{side}").unlink(missing_ok=True)
             _sync_directory(path.parent)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
+"""The denials page: groups of denials with the rules that would allow them, and the allowed traffic per class."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """The exchanges and tunnels of a class with one host.
+    """The number of exchanges and tunnels between one class and one host.
 
-    For each kind of record, ``counts`` has the number, the name, and the URL query for the list of these records.
+    Each entry of ``counts`` is for one kind of record: the number of records, the name of the kind, and the URL query
+    that lists them.
     """
 
     host: str

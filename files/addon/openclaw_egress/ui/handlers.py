@@ -124,8 +124,8 @@ class Events(Live):
             news = await self.run(partial(listing.news, self.page.reader, conditions, after, time.monotonic))
             after = news.newest
             if news.lines or news.left_out or time.monotonic() - silent_since > SILENCE_SECONDS:
-                # After a silence, send an event without records, because tunnels close idle connections. A browser that
-                # reconnects sends the event's ID, so the search continues there and reads no line twice.
+                # After `SILENCE_SECONDS` without a record, send an event without records, because tunnels close idle
+                # connections. A browser that reconnects sends the ID of the last event, and the search continues there.
                 self.write(f"id: {after}\ndata: {json.dumps(asdict(news))}\n\n")
                 silent_since = time.monotonic()
                 await self.flush()

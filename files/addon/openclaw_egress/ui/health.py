@@ -11,7 +11,7 @@ from openclaw_egress.reports.status import Status
 from openclaw_egress.reports.text import local_time, size
 
 AUDIT_HOURS = 25
-"""The page asks for a new audit after this many hours. docs/monitoring.md recommends one audit a day."""
+"""If the last audit is older, in hours, the page recommends a new one. docs/monitoring.md recommends daily audits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Section:
     title: str
     facts: Sequence[tuple[str, str]]
     problem: str = ""
-    """The problem and its remedy; empty without a problem."""
+    """The problem and its remedy; empty if there is none."""
     warning: str = ""
 
 

@@ -148,7 +148,7 @@ class News:
     """Number of the newest line."""
     lines: Sequence[Line] = ()
     left_out: int = 0
-    """Number of new lines that were not searched or not included. These are the lines before line number ``before``."""
+    """Number of skipped lines: the oldest of the new ones, up to line number ``before`` (exclusive)."""
     before: int = 0
 
 

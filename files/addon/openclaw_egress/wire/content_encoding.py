@@ -221,12 +221,12 @@ def _coding(name: str) -> _Coding | None:
 
 
 class BodyDecoder:
-    """Decoder of the codings of one body.
+    """Decoder for the Content-Encoding of one body.
 
-    `content_encoding` is the value of the Content-Encoding header, or None without the header. `max_output` limits the
-    output of each coding in the list; None means `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown
-    coding, or a list of more than `MAX_CODINGS`, sets `error` immediately. The bytes are then returned unmodified,
-    because a record of encoded bytes is better than no record.
+    `content_encoding` is the value of the header, or None if the header is absent. `max_output` is the maximum number
+    of bytes that each coding in the list may output; None means `DEFAULT_MAX_OUTPUT`. A body without a coding has no
+    limit. If a coding is unknown, or the list has more than `MAX_CODINGS` codings, the decoder sets `error` immediately
+    and returns the bytes unmodified, because a record of encoded bytes is better than no record.
 
     `error` is the problem, or None. After invalid data, or when the limit is reached, the decoder returns no further
     output. `output_bytes` is the number of decoded bytes so far. `exhausted` is True if the limit was exceeded.

@@ -38,7 +38,8 @@ _VERSION = re.compile(rb" HTTP/1\.[01]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;%b)?\r\n" % _VALUE)
 _CHUNK_SIZE_PADDED = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;%b)?\r\n" % _VALUE)
 _TRAILER = re.compile(rb"%b:%b\r\n" % (_TOKEN, _VALUE))
-# Names that CGI and WSGI servers treat as framing fields: they map each of these characters to `_` (RFC 3875, 4.1.18).
+# Names that CGI and WSGI servers treat as Content-Length or Transfer-Encoding. RFC 3875, section 4.1.18, maps only the
+# hyphen to `_`, but some servers also map the other characters of a token that are not alphanumeric.
 _ALIAS = re.compile(rb"(?i)\n(?:content[!#$%&'*+._`|~^]length|transfer[!#$%&'*+._`|~^]encoding):")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BARE_CR = re.compile(rb"\r(?!\n)")
