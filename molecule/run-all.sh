@@ -45,7 +45,7 @@ playbooks=$!
 began=$SECONDS
 molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
 row "lab up" passed - $((SECONDS - began))
-# Run the scenarios that restore the hosts first: each of the last two scenarios needs the deployment that the scenario
+# First run the scenarios that restore the hosts. Each of the last two scenarios needs the deployment that the scenario
 # before it leaves.
 for scenario in "${scenarios[@]}"; do
   began=$SECONDS log=build/molecule-$scenario.log

@@ -63,7 +63,7 @@ layer() {
     (chroot "$work" apt-get update -qq && DEBIAN_FRONTEND=noninteractive chroot "$work" \
       apt-get install --yes -qq --no-install-recommends -o APT::Sandbox::User=root $3) >"$CACHE/$1.log" 2>&1 ||
       { tail -5 "$CACHE/$1.log" >&2; return 1; }
-    # Select files by change time (ctime), because packages set the modification time of their files.
+    # Select files by change time (ctime), because dpkg sets modification times to those stored in the package.
     (cd "$work" && find . -xdev -cnewer "$work.began" ! -path './var/cache/*' ! -path './var/lib/apt/*' ! -path './var/log/*' -print0 |
       tar --null --no-recursion --files-from - -c) >"$file.new" && mv "$file.new" "$file"
     rm -rf "$work" "$work.began"
@@ -241,7 +241,7 @@ openclaw() {
   if [[ ! -d $directory ]]; then
     say "installing OpenClaw $OPENCLAW_VERSION from npm (one to three minutes) …"
     work=$(mktemp -d -p "$CACHE")
-    # Install Node from npm first, because this Node then installs OpenClaw.
+    # Install Node from npm first, because OpenClaw is then installed with this Node.
     (mkdir "$work/node" "$work/app" && cd "$work/node" && npm init -y >/dev/null && npm install "node@$NODE_VERSION" &&
       cd "$work/app" && export PATH=$work/node/node_modules/.bin:$PATH && npm init -y >/dev/null &&
       npm install "openclaw@$OPENCLAW_VERSION") >"$CACHE/openclaw.log" 2>&1 ||

@@ -82,7 +82,7 @@ def in_browser(*words: str) -> str:
 
 
 def page(url: str) -> str:
-    """Load a page in a real Chromium in a browser's container.
+    """Load a page with the Chromium of a browser sandbox container.
 
     Return its HTML, or an error message with `net::ERR_…`.
     """

@@ -1,4 +1,4 @@
-"""Tests of the lab's artefacts: building them with an empty cache, and the versions in their names."""
+"""Tests of the lab's artefacts: the wheels build with an empty cache, and file names contain versions."""
 
 import os
 import re

@@ -173,7 +173,10 @@ print("sent")
 
 
 def sent_without_rules(*inside: str) -> str:
-    """Flush the firewall rules and send packets. Return an empty text if the rules were restored first."""
+    """Flush the firewall rules, then send UDP packets directly. Return `sent`.
+
+    Return an empty text if the firewall entrypoint restored the rules before the packets were sent.
+    """
     try:
         return on("vps1", *inside, "sh", "-c", 'iptables -F; exec "$@"', "sh", "python3", "-c", SPOOFED).strip()
     except AssertionError as problem:

@@ -92,7 +92,10 @@ METADATA = "limits_config.allow_structured_metadata"
 
 
 def loki_limits(config: Any, rates: Sequence[Any] = ()) -> dict[str, Any]:
-    """Return the findings about Loki's configuration as text."""
+    """Check Loki's configuration. Return problems, warnings and requirements, each as lines of text.
+
+    The result also states whether Loki allows structured metadata.
+    """
     if not isinstance(config, Mapping):
         raise AnsibleFilterError("loki_limits needs Loki's configuration as a mapping, not %s" % type(config).__name__)
     try:

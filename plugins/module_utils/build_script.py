@@ -127,7 +127,8 @@ class BuildScriptPatch:
 
     def _render(self, original: str) -> str:
         functions = [build_block.PATH_FUNCTION % (path, path) for path in sorted(set(_ABSOLUTE.findall(original)))]
-        # Define no function `docker` if the script uses `command -v docker`, which would then not print a path.
+        # Define no function `docker` if the script uses `command -v docker`, which would then print the function's name
+        # instead of a path.
         names = [] if _PATH_OF_DOCKER.search(original) else ["docker"]
         names += [name for name in ("sudo", "doas") if re.search(r"\b%s\b" % name, original)]
         functions += [build_block.FUNCTION % (name, name) for name in names]
@@ -324,7 +325,7 @@ class _Search:
     ) -> None:
         try:
             read = build_wrapper.read_build(values, found[2])
-        except build_wrapper.NotPatched:  # Arguments are in variables: assume the current directory.
+        except build_wrapper.NotPatched:  # The arguments are variables: assume that the build context is ".".
             read = build_wrapper.Build("."), []
         if read is None:
             return
@@ -346,7 +347,10 @@ class _Search:
             self._found(command, "runner" if found[1] else "direct")
 
     def _as_docker(self, word: shell_text.Word) -> str:
-        """Return the word's value. For a variable that contains docker's name or path, return that name or path."""
+        """Return the word's value or, for a variable such as `$DOCKER`, the engine's command that it stands for.
+
+        Take that command from the values that the script assigns, otherwise infer it from the variable's name.
+        """
         match = _VARIABLE.match(word.raw)
         if not match:
             return word.value
@@ -367,7 +371,7 @@ class _Search:
         return "docker" if named and not re.search(r"FILE|TAG|IMAGE|ARGS|OPTS", match.group(1)) else word.value
 
     def _classify_program(self, command: shell_text.Command, words: list[Any]) -> None:
-        """Add a program or script to `programs` if it may build an image. It will find the wrapper in PATH."""
+        """Add a program or script to `programs` if its name or arguments suggest that it builds an image."""
         values = [word.value for word in words if not word.value.startswith("-")]
         name = os.path.basename(values[0]) if values else ""
         rest = " ".join(values[1:])

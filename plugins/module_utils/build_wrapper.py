@@ -25,12 +25,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BOOTSTRAP = "proxy-bootstrap.cjs"
-# Names of the build context with the bootstrap, and of the image that replaces it in builders without named contexts.
+# Names of the build context that contains the bootstrap, and of the image that builders without named contexts use
+# instead.
 CONTEXT = "openclaw-egress"
 IMAGE = "openclaw-egress-bootstrap"
 COPY = "COPY --from=%s --chown=0:0 " + BOOTSTRAP + " ./" + BOOTSTRAP
-# An earlier release added this line and a COPY line to the clone's Dockerfile. They are still there if a build was
-# killed.
+# An earlier release temporarily added this line and a COPY line to the clone's Dockerfile. If a build was killed, they
+# are still there.
 EARLIER_MARK = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
 WITHOUT = (
     "so the build runs without the bootstrap. Set openclaw_gateway_bootstrap to mount if it builds the gateway's image"
@@ -120,7 +121,7 @@ def find_build(words: list[str]) -> tuple[str, int, int] | None:
             continue
         at = after_options(words, index + 1, _DOCKER_VALUES)
         verb = words[at] if at < len(words) else ""
-        if os.path.basename(verb) == "docker":  # `word` is a user name: `sudo -u docker docker build`.
+        if os.path.basename(verb) == "docker":  # `word` is a user name, as in `sudo -u docker docker build`.
             continue
         kind = {"build": "build", "bake": "bake", "compose": "compose"}.get(verb)
         if verb == "buildx":
@@ -266,7 +267,7 @@ def with_copy(text: str, source: str, target: str = "") -> str | None:
             here += re.findall(r"(?:^|\s)\d*<<-?[\"']?([A-Za-z_]\w*)", line)
     if not stages or (target and not chosen):
         return None
-    if is_open and end == len(lines):  # The text ends in a line continuation: insert before that instruction.
+    if is_open and end == len(lines):  # The text ends in a line continuation: insert before the unfinished line.
         end = opened
     before = "".join(lines[:end])
     if before and not before.endswith("\n"):
@@ -336,7 +337,8 @@ def has_named_contexts(docker: list[str], buildx: bool) -> bool:
     major = re.match(r"(\d+)\.", output([*docker, "version", "--format", "{{.Server.Version}}"]) or "")
     if major is None or int(major.group(1)) >= 23:
         return True
-    # An older daemon's BuildKit does not support it. Other drivers of buildx, such as docker-container, do not use it.
+    # An older daemon's BuildKit does not support the option. Only the buildx driver `docker` uses the daemon's
+    # BuildKit.
     driver = re.search(r"^Driver:\s*(\S+)", output([*docker, "buildx", "inspect"]) or "", re.MULTILINE)
     return driver is not None and driver.group(1) != "docker"
 
@@ -361,7 +363,7 @@ class Workspace:
         self.context = os.path.join(self.directory, "context")
 
     def __enter__(self) -> Workspace:
-        os.chmod(self.directory, 0o755)  # With `sudo -u`, the build runs as another user.
+        os.chmod(self.directory, 0o755)  # Let other users read it, because `sudo -u` may run the build.
         os.mkdir(self.context, 0o755)
         os.chmod(self.context, 0o755)
         copy = os.path.join(self.context, BOOTSTRAP)
@@ -384,7 +386,8 @@ class Workspace:
     def prepare(self, build: Build, number: int = 0) -> str:
         """Write the patched Dockerfile of a build. Return its path. ``number`` is unique within the workspace.
 
-        Raise :class:`NotPatched` if the build needs no bootstrap, and :class:`Stopped` if no image can provide it.
+        Raise :class:`NotPatched` if the build needs no bootstrap, and :class:`Stopped` if the image that would
+        provide the bootstrap cannot be built.
         """
         text = read_dockerfile(build)
         if not is_gateway(build, text, self.settings):

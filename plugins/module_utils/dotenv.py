@@ -119,8 +119,8 @@ class Dotenv:
         self.set("COMPOSE_FILE", self._separator().join(files))
 
     def remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists = os.path.exists) -> bool:
-        """Undo :meth:`add_compose_files`. Return True if COMPOSE_FILE was edited since: then only remove our files."""
-        # Remove the newline that we added only if our entry is still the last line.
+        """Undo :meth:`add_compose_files`. Return True if COMPOSE_FILE was edited since; then remove only our files."""
+        # If we added a newline at the end of the file, remove it only if our entry is still the last line.
         is_last = bool(self._pieces) and self._pieces[-1].name == "COMPOSE_FILE"
         opens = is_last and any(piece.text.startswith(OPEN_END) for piece in self._pieces)
         edited = self._remove_compose_files(remove, project_dir, exists)

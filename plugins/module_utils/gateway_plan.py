@@ -2,10 +2,10 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The plan for the gateway's service: settings that the role writes into its own compose file, or problems.
 
-:func:`make_plan` is pure. It makes its decisions from the configuration with resolved variables, but takes the text of
-settings from the configuration with unresolved variables. The role's file therefore contains no secret from ``.env``,
-and later edits of ``.env`` take effect. If Compose cannot print unresolved variables, the plan does not change the
-operator's command, and loads the bootstrap with ``NODE_OPTIONS``.
+:func:`make_plan` is pure. It decides on the basis of the interpolated configuration, but copies the text of settings
+from the uninterpolated one. The role's file therefore contains no secret from ``.env``, and later edits of ``.env``
+take effect. If Compose cannot print the uninterpolated configuration, the plan does not change the operator's command,
+and loads the bootstrap with ``NODE_OPTIONS``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ NESTED_NETWORKS = {
 
 _NODE = re.compile(r"(?:\S*/)?node(?:js)?\Z")
 _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
-# Programs whose first argument is not the program to run, but a user, shell text or a package name.
+# Wrappers that start another program, but whose first argument is not that program: a user (`gosu`), shell code (`sh
+# -c`), a package (`npx`).
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
@@ -231,7 +232,8 @@ def _reached_proxy_url(service: Settings, options: Options) -> str:
 def _profile_remedy(uninterpolated: Settings | None, options: Options) -> str:
     """Return the remedy for a service whose profile is not active; empty if the service has no profile.
 
-    Compose omits such a service only from the configuration with resolved variables.
+    Look in the uninterpolated configuration: Compose lists a service with an inactive profile there, but omits it from
+    the interpolated one.
     """
     service = ((uninterpolated or {}).get("services") or {}).get(options.service) or {}
     profiles = service.get("profiles") or []
@@ -255,7 +257,7 @@ def _service_remedy(services: Settings) -> str:
 
 
 class _Gateway:
-    """The gateway's service, with resolved and with unresolved variables; its image, and the options."""
+    """The gateway's service in the interpolated and in the uninterpolated configuration, its image, and the options."""
 
     def __init__(
         self, uninterpolated: Settings | None, interpolated: Settings | None, image: Settings | None, options: Options
@@ -264,7 +266,7 @@ class _Gateway:
         self.image = image or {}
         self.project = interpolated or uninterpolated or {}
         self.service: Settings = self.project["services"][options.service] or {}
-        # The service with unresolved variables; None if Compose cannot print it.
+        # The service in the uninterpolated configuration; None if Compose cannot print it.
         self.raw: Settings | None = uninterpolated["services"].get(options.service) if uninterpolated else None
         self.is_network = options.enforcement == "network"
         self.is_resolved = interpolated is not None
@@ -284,7 +286,10 @@ class _Gateway:
         return None if value is None else [inputs.literal(word) for word in inputs.words(value)]
 
     def text_of(self, variable: str) -> str:
-        """Return the operator's value of an environment variable as in a compose file, with unresolved variables."""
+        """Return the operator's value of an environment variable for a compose file.
+
+        Leave variable references in the value unexpanded where possible.
+        """
         raw = inputs.environment(self.raw) if self.raw is not None else {}
         if variable in raw:
             given = raw[variable]
@@ -368,8 +373,8 @@ def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
     """
     if gateway.raw is not None and gateway.words("entrypoint"):
         text = inputs.words(gateway.raw.get("entrypoint"))
-        # Do not use the text if the number of words differs: Compose resolves variables before it splits a string into
-        # words.
+        # If the number of words differs, return the expanded words: Compose expands variables before it splits a
+        # string, so a variable can stand for several words.
         if len(text) == len(start.entrypoint):
             return text
     return [inputs.escaped(word) for word in start.entrypoint]
@@ -518,7 +523,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
         for name in OTHER_PROXIES
         if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
     ]
-    # Also check these variables of the image: they are the only proxy variables that the plan does not override.
+    # Also check these variables in the image. The plan overrides all other proxy variables that an image can set.
     for name in ("ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL"):
         of_image = "" if name in own else gateway.environment.get(name, "")
         if of_image not in ("", gateway.options.proxy_url):
@@ -859,7 +864,7 @@ def _check_requirements_of_level_network(plan: Plan, gateway: _Gateway) -> None:
 
 def _fingerprint(gateway: _Gateway) -> str:
     source, start = gateway.source, _start(gateway)
-    # Hash the text with unresolved variables, so that a new value in .env does not change the hash.
+    # Hash the uninterpolated text, so that a new value in .env does not change the hash.
     seen = [source.get("entrypoint") or start.entrypoint, start.command if start.by_image else source.get("command")]
     if gateway.is_network:
         seen += [inputs.networks(source), source.get("ports") or []]

@@ -23,19 +23,23 @@ Config = Mapping[str, Any]
 
 # What the proxy sends. A unit test compares these numbers with the addon's constants and with encoded pushes.
 LONGEST_LINE_BYTES = 200_000
-# Lines and metadata of the largest push, as Loki's rate limits count them, and the gRPC message with that push.
+# Size of the largest push as Loki's rate limits count it (lines and metadata), and size of the gRPC message that
+# carries it.
 LARGEST_PUSH_BYTES = 2_100_000
 LARGEST_MESSAGE_BYTES = 3_000_000
-# Metadata of a line: its attributes, severity, trace, scope, and the resource attributes that are no labels.
+# Limits of the metadata of one line: attributes, severity, trace, scope, and the resource attributes that are not
+# labels.
 METADATA_BYTES = 50_000
 METADATA_ENTRIES = 112
 # Speed at which a proxy exports a backlog by default, in bytes per second.
 EXPORT_BYTES_PER_SECOND = 2_500_000
-# Records of an outage of this length must still be accepted after it.
+# After an outage of this length, Loki must still accept the oldest records.
 BACKLOG_SECONDS = 7 * 86_400
-# Clocks with NTP differ less than this. Records that are further ahead wait in the spool.
+# Clocks that use NTP differ by less than this. If a record is too far ahead for Loki, the proxy keeps it in the spool
+# and retries.
 CLOCK_SKEW_SECONDS = 60
-# A query that returns whole lines has a large result. 16 MiB is also the smallest default limit of Loki's gRPC clients.
+# Size of the gRPC messages that queries for whole lines need. 16 MiB is also the smallest default limit of Loki's gRPC
+# clients.
 QUERY_RESULT_BYTES = 16 * 2**20
 
 # Resource attributes that queries, dashboards and the audit use as labels.
@@ -65,9 +69,9 @@ _DURATIONS: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A setting that does not fit, or could not be checked.
+    """A setting of Loki that is unsuitable for the proxies' records, or that could not be checked.
 
-    ``lines`` are the lines of configuration that correct it, below the section that ``key`` begins with.
+    ``lines`` are the configuration lines that correct it. The first part of ``key`` is the section that they belong in.
     """
 
     key: str
@@ -84,11 +88,12 @@ class Limit:
     kind: str
     default: str
     needed: float
-    # The value that the remedy writes.
+    # The value in the configuration line that corrects the setting.
     remedy: str
     reason: str
     stops: bool = True
-    # Whether Loki treats 0 as "no limit" (pkg/distributor/validator.go). For other limits 0 refuses everything.
+    # True if Loki treats 0 as "no limit" (pkg/distributor/validator.go). With 0 in any other limit, Loki refuses
+    # everything.
     zero_is_unlimited: bool = False
 
     @property
@@ -141,7 +146,7 @@ def _parse_duration(text: str) -> float:
 
 
 def make_limits(rates: Sequence[float]) -> List[Limit]:
-    """Return the limits to check, for proxies that export with these rates in bytes per second; 0 is no limit."""
+    """Return the limits to check, for proxies with these maximum export rates in bytes per second (0: no maximum)."""
     paced = [rate for rate in rates if rate > 0] or [EXPORT_BYTES_PER_SECOND]
     fastest, together = max(paced), sum(paced)
     push = "Loki refuses a push that exceeds it, every time"
@@ -204,7 +209,7 @@ def _megabytes(size: float, least: int) -> str:
 
 
 def check_config(config: Config, today: date, rates: Sequence[float] = (EXPORT_BYTES_PER_SECOND,)) -> List[Finding]:
-    """Return what does not fit in Loki's configuration.
+    """Return the settings of Loki that are unsuitable for the proxies' records, or that could not be checked.
 
     Args:
         config: The response to `GET /config`.
@@ -214,7 +219,8 @@ def check_config(config: Config, today: date, rates: Sequence[float] = (EXPORT_B
     found: List[Finding] = []
     schema = list(_check_schema(config, today))
     found += schema
-    # Loki does not start with structured metadata before v13 is active, so do not advise to allow it at the same time.
+    # Loki does not start if structured metadata is allowed before schema v13 is active. So while the schema has a
+    # problem, do not also advise allowing structured metadata.
     if not any(finding.stops for finding in schema):
         found += _check_metadata(config)
     stopping: set[str] = set()
@@ -253,7 +259,7 @@ def configuration_lines(findings: Iterable[Finding]) -> List[str]:
 
 
 def requirements(rates: Sequence[float] = (EXPORT_BYTES_PER_SECOND,)) -> List[str]:
-    """Return what Loki's configuration must hold, for a reader whose Loki does not show its configuration."""
+    """Return the settings that Loki must have, as text for an operator whose Loki does not serve `GET /config`."""
     minimums = ["%s: at least %s" % (limit.key, limit.minimum) for limit in make_limits(rates) if limit.stops]
     return [
         "limits_config.allow_structured_metadata: true",
@@ -340,7 +346,7 @@ def _check_dropped_attributes(config: Config) -> Iterator[Finding]:
 
 
 def _action(rules: Any, attribute: str) -> str:
-    """Return the action of the first rule that matches the attribute, as Loki's pkg/loghttp/push/otlp_config.go."""
+    """Return the action of the first rule that matches the attribute. Loki: pkg/loghttp/push/otlp_config.go."""
     for rule in rules if isinstance(rules, (list, tuple)) else ():
         if isinstance(rule, Mapping) and (
             attribute in (rule.get("attributes") or ()) or _matches(rule.get("regex"), attribute)
@@ -352,7 +358,7 @@ def _action(rules: Any, attribute: str) -> str:
 def _matches(pattern: object, attribute: str) -> bool:
     try:
         return bool(pattern) and re.fullmatch(str(pattern), attribute) is not None
-    except re.error:  # Go's syntax differs from Python's in rare constructs.
+    except re.error:  # The pattern has Go's syntax, parts of which Python rejects.
         return False
 
 
@@ -378,7 +384,7 @@ def _check_schema(config: Config, today: date) -> Iterator[Finding]:
         yield Finding(key, "%s is not in GET /config. It was not checked: v13 on tsdb must be active." % key, False)
         return
     periods.sort(key=_begin)
-    # Dates in the form YYYY-MM-DD sort as text.
+    # Dates in the form YYYY-MM-DD can be compared as strings.
     active = [period for period in periods if _begin(period) <= today.isoformat()]
     current = active[-1] if active else {}
     if _fits(current):

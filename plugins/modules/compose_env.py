@@ -135,7 +135,7 @@ def shown(name: str, value: str | None) -> str:
 def diff_of(path: str, before: Dotenv, after: Dotenv, names: list[str]) -> dict[str, Any]:
     """Return the diff of the changed variables ``names``.
 
-    Most values are hidden by asterisks. Mark them as changed, because both sides of the diff look the same.
+    Asterisks replace all values except that of COMPOSE_FILE, so mark a changed value: both sides would look the same.
     """
     sides = {"before": "", "after": "", "before_header": path, "after_header": path}
     for name in names:

@@ -241,7 +241,7 @@ def test_state_is_available_while_the_last_of_a_backlog_is_sent(spool, monkeypat
         exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest = None  # Simulate the exporter's thread, which can reset this at any time.
+            exporter._oldest = None  # Simulate a concurrent reset by the exporter's thread.
             return 100.0
 
         monkeypatch.setattr("openclaw_egress.export.exporter.time.monotonic", now)
@@ -381,7 +381,7 @@ def test_records_are_sent_after_the_setting_is_fixed(spool, store):
 
 
 def refuses(*bad: int) -> Callable[[Push], Answer]:
-    """Return a response function that refuses, with 400, pushes with one of these records.
+    """Return a function that responds with 400 to each push that contains one of these records.
 
     It accepts all other pushes.
     """
@@ -426,7 +426,7 @@ def test_partial_success_is_not_success(spool, store):
     with Running(spool, store.url):
         until(drained(spool))
     assert [row.seq for row in spool.reader.query(Filters(state="dead_letter"))] == [3]
-    assert spool.stats()["acknowledged_records"] == 5  # Four of the five lines, and the line about the dead letter.
+    assert spool.stats()["acknowledged_records"] == 5  # Four of the five lines, and one that reports the dead letter.
 
 
 def test_too_large_push_is_halved_until_only_one_line_is_dead_lettered(spool, store):
@@ -804,7 +804,7 @@ def test_small_pushes_do_not_enlarge_the_limit(spool, store):
         until(drained(spool))
         limits = set()
         for _ in range(50):
-            fill(spool, 1)  # The exporter updates its limit before it sends this line, so read it afterwards.
+            fill(spool, 1)  # Before it sends this line, the exporter updates its limit.
             until(drained(spool))
             limits.add(exporter.state["push_limit_bytes"])
         assert len(limits) == 1

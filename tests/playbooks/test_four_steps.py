@@ -13,7 +13,7 @@ SCRIPT = "#!/bin/bash\nset -e\ndocker build .\n"
 
 
 def oldest_python() -> str:
-    """Return the path of Python 3.9 if it is on the PATH or installed by pyenv."""
+    """Return the path of Python 3.9 if pyenv or the PATH has it, otherwise the path of the running Python."""
     kept = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9"))
     for candidate in [*map(str, kept), "python3.9"]:
         try:

@@ -42,7 +42,8 @@ CHANGES = {
 """Commands that change the firewall rules, each with its effect. 172.31.250.2 is the proxy on the internal network."""
 
 
-# Ignore the RETURN rule that dockerd appends to DOCKER-USER. At any other position this rule is a bypass.
+# Omit RETURN if it is the last rule of DOCKER-USER: dockerd appends it, and it has no effect there. Print it at any
+# other position, where it can bypass the rules.
 _WITHOUT_DOCKERS = "sed '${/^-A DOCKER-USER -j RETURN$/d;}'"
 
 

@@ -72,7 +72,7 @@ def _seconds(match: re.Match[str], now_ns: int) -> float:
 def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
     """Replace timestamps and durations in a text with placeholders. Return the new text, and their values.
 
-    The values are in seconds, those of timestamps relative to ``now_ns``.
+    All values are in seconds. Timestamps are relative to ``now_ns``.
     """
     times = [_seconds(match, now_ns) for match in _TIMES.finditer(text)]
     return _TIMES.sub(lambda match: f"<{match.lastgroup}>", text), times

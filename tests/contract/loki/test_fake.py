@@ -201,7 +201,7 @@ def test_rate_limit_uses_the_given_clock() -> None:
 
 @pytest.mark.parametrize(("rate", "kept"), [(1024 * 1024, 10), (2 * 1024 * 1024, 15)])
 def test_lines_above_the_rate_of_a_stream_are_lost_in_an_accepted_push(rate: int, kept: int) -> None:
-    """Expect all lines at 2 MB/s: Loki splits a stream into shards above 1.5 MB/s, so this limit has no effect."""
+    """Expect no loss with a limit of 2 MiB/s: Loki shards a stream above 1.5 MiB/s, so no shard reaches the limit."""
     limits = Limits(stream_rate_bytes_per_s=rate, stream_burst_bytes=2_000_000)
     with FakeLoki(limits=limits, clock=lambda: 0.0) as loki:
         ask = asker(loki.url)

@@ -1,6 +1,6 @@
 // Run the steps from the JSON argument one after the other. Each step names one of the clients below. Print the results
-// as a JSON list: {status, body} or {error}. Names below .test resolve to this machine, so the server that receives a
-// request, not name resolution, shows whether the request was direct or sent through the proxy.
+// as a JSON list: {status, body} or {error}. All names below .test resolve to this machine. The server that receives a
+// request shows whether it was sent directly or through the proxy.
 import { fork } from 'node:child_process';
 import { createRequire } from 'node:module';
 import dns from 'node:dns';
@@ -28,7 +28,7 @@ const answered = (start) =>
     request.on('error', reject).end();
   });
 
-/** Read a stream. After its first part, acknowledge this part to the origin. Return the whole text. */
+/** Read a stream, and acknowledge its first part to the origin. Return the whole text. */
 async function acknowledged(chunks, acknowledge) {
   const decoder = new TextDecoder();
   let body = '';

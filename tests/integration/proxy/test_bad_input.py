@@ -68,7 +68,7 @@ def test_invalid_tls_inside_a_tunnel_does_not_reach_the_provider(proxy, provider
         with connected(proxy.ports["gateway"]) as sock:
             assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
             sock.sendall(garbage + SECRET.encode())
-            sock.settimeout(1)  # Use a short timeout, because the proxy waits for the rest of a TLS record.
+            sock.settimeout(1)  # Stop early: the proxy waits for the rest of an incomplete TLS record.
             read_all(sock)
     assert not providers.asked_since(began)
 
@@ -99,7 +99,7 @@ def test_request_body_shorter_than_content_length_is_recorded_as_aborted(proxy, 
         connect(sock, f"api.anthropic.com:{providers.port}")
         with tls(sock, "api.anthropic.com", proxy.root) as secured:
             secured.sendall(post(providers, f"content-length: {len(MESSAGE) + 100}"))
-            time.sleep(0.3)  # Let the proxy read the length before the client disconnects without close_notify.
+            time.sleep(0.3)  # Let the proxy read Content-Length before the client resets the connection.
             secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end = time.monotonic() + 10
     while len(proxy.exchanges()) == kept and time.monotonic() < end:

@@ -1,8 +1,8 @@
 """Fail-closed tests: they raise exceptions in access control, in the recorder, and in the functions that these call.
 
-When a hook raises, mitmproxy continues as if nothing had happened. The tests therefore make each line that a request
-runs raise once. A denied request must not reach the upstream, an inspected one must not reach it unrecorded, and the
-proxy must serve the next request.
+When a hook raises, mitmproxy continues as if nothing had happened. The tests therefore raise an exception once at each
+line that a request runs. A denied request must not reach the upstream, an inspected one must not reach it unrecorded,
+and the proxy must serve the next request.
 """
 
 import contextlib
@@ -420,8 +420,8 @@ def places(reached, own):
         for place in passed:
             if (place[0].co_filename in OWN_FILES) is own:
                 found.setdefault(place, []).append(client)
-    # Skip `try:` lines: they cannot raise, and a fault injected at the one in fails_closed would be raised before its
-    # `try` block begins.
+    # Skip `try:` lines: they cannot raise. In `fails_closed`, an exception injected there would not be caught, because
+    # the block has not begun.
     found = {place: clients for place, clients in found.items() if text_of(place) != "try:"}
     if own:
         return found

@@ -415,7 +415,7 @@ def test_refusals_are_counted(proxy):
     for _ in range(30):
         send(proxy, b"GET ftp://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n\r\n", "build")
     assert counted() == before + 30
-    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # A summary counts the other 20.
+    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # A summary counts 20.
 
 
 # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -649,7 +649,8 @@ def test_field_that_servers_read_as_framing_is_refused(proxy, origin, name):
     answer = send(proxy, get(origin, name + b": " + value + b"\r\n", method=POST), "gateway")
     assert status_of(answer) == 400 and len(origin.received) == received
     rows = new_denials(proxy, known)
-    # Expect a single record. The proxy would summarise more than ten denials with this code and no known destination.
+    # Each of these denials has its own record. The proxy would summarise them only after ten denials with this code and
+    # no known destination.
     assert [row.reason.partition(": ")[2][:24] for row in rows] == ["some servers read a head"]
 
 

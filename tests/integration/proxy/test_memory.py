@@ -136,8 +136,8 @@ def test_refusal_names_the_setting_of_the_memory_budget(small):
     name, _, value = PAUSE.partition(": ")
 
     def post(_: int) -> httpx.Response | None:
-        # Ignore aborted connections: the proxy sends a response only if it refuses a request before its body is
-        # complete.
+        # Ignore aborted connections: the proxy can respond with 503 only while it holds the request, not after it
+        # forwarded it.
         with contextlib.suppress(httpx.TransportError), small.client("browser", headers={"x-api-key": "k"}) as http:
             url = small.url("api.anthropic.com", "/v1/messages")
             return http.post(url, content=b"x" * MIB, headers={name: value}, timeout=60)

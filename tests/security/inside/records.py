@@ -74,7 +74,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
-    """Try to call a provider without leaving a record: use unusual names, other protocols, or an early disconnect."""
+    """Try to call a provider without a record: spell its name unusually, use other protocols, or disconnect early."""
     name, port = attack.knowledge.inspected, attack.knowledge.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0

@@ -86,10 +86,10 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def came(answer: bytes) -> bytes:
-    """Return the response unless it is empty: a late response would be taken for the response to the next request.
+    """Return the response if it is not empty.
 
     Raises:
-        RuntimeError: no response arrived.
+        RuntimeError: no response arrived. It could arrive later and be mistaken for that to the next request.
     """
     if not answer:
         raise RuntimeError("no response to the first request")

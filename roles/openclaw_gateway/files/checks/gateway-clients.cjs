@@ -3,12 +3,12 @@
 const http = require('http'), http2 = require('http2'), https = require('https'), tls = require('tls'), {execFile} = require('child_process')
 const [level] = process.argv.slice(2), host = '192.0.2.1', timeout = 8000
 
-/** Return whether the error, or one of its causes, is that of Node's http or of undici for a tunnel that a proxy refused. */
+/** Return whether the error, or one of its causes, shows that a proxy refused a tunnel of Node's http or of undici. */
 const refused = error => Boolean(error) && (['ERR_PROXY_TUNNEL', 'UND_ERR_ABORTED'].includes(error.code) || refused(error.cause))
 const requested = (module, options = {}) => new Promise((done, fail) =>
   module.get({host, path: '/', ...options}, response => { response.resume(); done() }).on('error', fail))
 const connected = session => new Promise((done, fail) => session.on('connect', done).on('error', fail))
-/** Run a program that prints the proxy's status, or 0 if no proxy responds. Resolve to null if it is not installed. */
+/** Run a program that prints the proxy's status, or 0 if no proxy responds. Resolve to null if the program is not installed. */
 const printed = (...words) => new Promise((done, fail) => execFile(words[0], words.slice(1), {timeout}, (error, output) =>
   error?.code === 'ENOENT' ? done(null) : Number(output) ? done() : fail(error ?? new Error('no proxy responded'))))
 const CHILD = `const refused = ${refused}; fetch('https://${host}/').then(r => console.log(r.status), e => console.log(refused(e) ? 403 : 0))`

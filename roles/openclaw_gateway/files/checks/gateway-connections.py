@@ -22,7 +22,7 @@ def output(*words):
 
 
 def endpoint(text):
-    """Return the address and port of a field of /proc/net/tcp or tcp6, which holds 32-bit words in host byte order."""
+    """Parse an address field of /proc/net/tcp or tcp6: 32-bit words in host byte order, then the port."""
     words, port = text.split(":")
     packed = b"".join(struct.pack("=I", int(words[at : at + 8], 16)) for at in range(0, len(words), 8))
     address = ipaddress.ip_address(packed)
@@ -38,7 +38,7 @@ def sockets(listing):
 
 
 def nested(listing):
-    """Yield the IPv4 networks of the gateway's bridges: its nested Docker daemon connects to containers on them."""
+    """Yield the IPv4 networks of the gateway's bridges, where its nested Docker daemon connects to containers."""
     paths = [line.split("/") for line in listing.splitlines()]
     bridges = {path[4] for path in paths if path[1:4] == ["sys", "class", "net"] and path[5:] == ["bridge"]}
     for line in listing.splitlines():
@@ -49,7 +49,7 @@ def nested(listing):
 
 
 def networks(entry):
-    """Return the networks of an entry of NO_PROXY: an address or network, or a name, which the gateway resolves."""
+    """Return the networks of a NO_PROXY entry. Resolve a hostname in the gateway's container."""
     name = entry.strip().lstrip(".").strip("[]")
     try:
         return [ipaddress.ip_network(name, strict=False)]
