@@ -3,8 +3,8 @@
     python -m tests.benchmarks.auditing [LINES]
 
 Half of the lines are exchanges with a request of 4 KB and a response of 2 KB, and half are denials. Every 500th line
-is a signed checkpoint. Prints the CPU time of the command, including its start, for the whole spool and for the newest
-tenth of it. Other programs affect the CPU time less than the elapsed time.
+is a signed checkpoint. Prints the CPU time of the command, including its startup, for the whole spool and for the
+newest tenth of it. CPU time depends less on other programs than elapsed time.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def next_lines(seq: int, digest: str, signer: Signer) -> Iterator[Line]:
 
 
 def audited(state: Path, *words: str) -> tuple[float, int]:
-    """Run one audit. Return its CPU time in seconds, and the number of audited lines."""
+    """Run `egress audit` with these options. Return its CPU time in seconds, and the number of audited lines."""
     environ = {**os.environ, "EGRESS_STATE_DIR": str(state), "PYTHONPATH": str(ADDON)}
     command = [sys.executable, "-m", "openclaw_egress", "audit", "--json", "--store", "none", *words]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,7 +80,7 @@ def audited(state: Path, *words: str) -> tuple[float, int]:
 
 def main() -> None:
     count = int(sys.argv[1]) if sys.argv[1:] else 100_000
-    # Start of the newest tenth: lines are 10 ms apart, so count / 10 lines span count / 10 * 0.01 seconds.
+    # Start of the newest tenth: count / 10 lines at intervals of 10 ms span count / 1000 seconds.
     since = datetime.fromtimestamp(time.time() - count / 1000, UTC).isoformat()
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory)

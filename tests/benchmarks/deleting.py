@@ -3,8 +3,7 @@
     python -m tests.benchmarks.deleting [LINES]
 
 Deletes all exchanges and denials of a spool (see `auditing`) in the flush thread, while another thread adds a record
-every 5 ms. Prints the duration of the deletion. Of the times that the other thread waits, prints the longest and the
-99th percentile.
+every 5 ms. Prints the duration of the deletion, and the longest and the 99th-percentile duration of adding a record.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Load for benchmarks, in a process of its own: either the clients, or the provider behind the proxy.
+"""Clients that send requests through the proxy, or the provider behind it. Benchmarks run each in its own process.
 
     python -m tests.benchmarks.load CLIENTS SECONDS PROXY_URL https://HOST:PORT/PATH BODY_FILE CA_FILE
     python -m tests.benchmarks.load --provider CHAIN_FILE KEY_FILE ANSWER_FILE
 
-Each client keeps one connection open, and sends the same request again as soon as it has the response. The clients
-print ``{"requests": …, "seconds": …}``, and exit with 1 if a status is not 200. The provider prints its port and runs
-until SIGTERM.
+Each client keeps one connection open, and sends the same request again as soon as it has the response. At the end, the
+command prints the total ``{"requests": …, "seconds": …}``. It exits with 1 if a status is not 200. The provider prints
+its port, responds to each request with the content of ANSWER_FILE, and runs until SIGTERM.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.masking
 
-To record an exchange, the benchmark captures it, writes its request to the journal, and commits its record, as the
-proxy does for a request that it holds back until it is journalled. Other work of the proxy, such as TLS, is not
-measured. Compare only times of the same run. Writes build/masking.json; exits with 1 if a goal is missed.
+To record an exchange, the benchmark captures it, writes its request to the journal, and commits its record. The proxy
+does the same for a request that it forwards only after the request is in the journal. Other work of the proxy, such
+as TLS, is not measured. Compare only times of the same run. Writes build/masking.json; exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from tests.support.hostile_records import hostile_exchange
 from tests.support.ui_process import RunningUI
 
 NEAR = 2000
-"""Number of records on each side of the middle that get log lines of agent runs."""
+"""Number of records on each side of the middle that belong to agent runs."""
 RUNS, TURNS = 40, 50
 """Number of parallel agent runs, and number of requests in each run."""
 SAID = "The tests of the parser fail on line breaks inside of quoted fields; I look at its states. " * 5
@@ -80,7 +80,7 @@ def turn(number: int) -> ExchangeRecord:
 
 
 def add_runs(path: Path, middle: int) -> None:
-    """Replace the log lines of the `NEAR` exchanges on both sides of ``middle`` by those of agent runs."""
+    """Replace the log lines of all exchanges within `NEAR` records of ``middle`` with log lines of agent runs."""
     with tempfile.TemporaryDirectory() as directory:
         lines = Path(directory) / "spool.db"
         with Spool(lines, 2**50, sync_seconds=None, local=True) as spool:

@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 def fill(path: Path, count: int) -> None:
-    """Write the columns of exchanges in one transaction. Do not update the totals."""
+    """Insert rows for exchanges without log lines in one transaction. Do not update the totals."""
     with Spool(path, 2**50, sync_seconds=None, local=True):
         pass
     with closing(connect(path)) as db:

@@ -14,7 +14,7 @@ from tests.support.results import Result, at_least, exactly, reported
 
 HOUR = 3600
 BACK = (0, -5, -2 * HOUR, 0)
-"""Clock offsets in seconds, in this order: slightly back, far back, correct again."""
+"""Clock offsets in seconds, in this order: correct, slightly back, far back, correct again."""
 AHEAD = (0, HOUR, 0)
 SECONDS = 1.5
 

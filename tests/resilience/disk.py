@@ -44,7 +44,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
 
 
 def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: str = "") -> Load:
-    """Send LLM calls through a class's listener, one after the other."""
+    """Send LLM calls through a class's listener, one after the other. Add the text ``more`` to each prompt."""
     load = Load(proxy)
     with proxy.client(class_name, headers={"x-api-key": "k"}) as http:
         for _ in range(count):
@@ -222,7 +222,7 @@ def _refusals(made: fixtures.Fixtures, proxy: RunningProxy) -> Iterator[Result]:
     refused = why["status 503"]
     lines = proxy.log.count("\n") - lines
     yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
-    # Allow one: if the disk fills during an exchange, the proxy records the request but aborts the response.
+    # Allow one such call: if the disk fills during its exchange, the proxy records the request but aborts the response.
     yield at_most("disk, full: calls that failed in another way", why.total() - refused, "calls", 1)
     passed = len(made.providers.asked_since(began)) - len(found.responded)
     yield at_most("disk, full: refused requests that reached the provider", passed, "calls", 1)

@@ -25,7 +25,7 @@ class Fixtures:
 
     @property
     def certificate(self) -> tuple[Path, Path]:
-        """Return the paths of the fake provider's certificate chain and key, for a server that takes its place."""
+        """Return the paths of the fake provider's certificate chain and key. The faulty provider uses them too."""
         return self.directory / "tls" / "cert.pem", self.directory / "tls" / "key.pem"
 
     def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:

@@ -67,7 +67,7 @@ def connect(host: str, port: int) -> bytes:
 
 
 def post(host: str, more: str) -> bytes:
-    """Return the head of a plain request."""
+    """Return the head of a POST request without a tunnel. ``more`` contains additional header lines."""
     return f"POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
 
 

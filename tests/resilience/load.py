@@ -96,7 +96,7 @@ class Load:
         return max(self.responded.values(), default=float("inf"))
 
     def not_kept_once(self) -> list[int]:
-        """Return the complete calls that do not have exactly one complete record in the spool."""
+        """Return the numbers of the complete calls without exactly one record, or with an incomplete one."""
         found = Counter((number, row.outcome) for number, row in llm_calls.kept(self.proxy))
         times = Counter(number for number, _ in found.elements())
         return [number for number in self.responded if found[number, "complete"] != 1 or times[number] != 1]
@@ -114,7 +114,7 @@ def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load,
 
 
 def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> tuple[Load, Load]:
-    """Make calls through both proxies for N seconds. Return the calls of each."""
+    """Make calls through both proxies for this number of seconds. Return the calls of each proxy."""
     with compared(proxy, control) as loads:
         time.sleep(seconds)
     return loads

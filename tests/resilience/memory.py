@@ -108,7 +108,10 @@ class Client:
         return "\r\n".join([*lines, "", ""]).encode()
 
     async def post(self, class_name: str, size: int, *fields: str, hold: float = 0) -> int:
-        """Send a body of ``size`` bytes. Wait ``hold`` seconds, then read the response. Return its status, or 0."""
+        """Send a body of ``size`` bytes and read the response. Return its status, or 0 if the connection failed.
+
+        If ``hold`` is not 0, wait that many seconds between the status line and the rest of the response.
+        """
         start = b'{"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "'
         end = b'"}]}'
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):

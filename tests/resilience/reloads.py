@@ -89,9 +89,10 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
 
 
 def storm(proxy: RunningProxy) -> str:
-    """Write `RELOADS` policies. Every fourth one is invalid, also the last. Return the digest of the last valid one.
+    """Write `RELOADS` policies. Every fourth one is invalid, including the last. Return the last valid one's digest.
 
-    The sandbox's listener alternates between two ports. Odd writes change the file in place, even ones replace it.
+    The sandbox's listener alternates between two ports. Writes with an odd number change the file in place, and those
+    with an even number replace it.
     """
     text, digest = proxy.policy_file.read_text(), ""
     ports = [proxy.ports["sandbox"], *free_ports(1)]
@@ -112,6 +113,6 @@ def storm(proxy: RunningProxy) -> str:
             new = proxy.policy_file.with_suffix(".new")
             new.write_text(changed)
             new.replace(proxy.policy_file)
-        # Wait until the proxy has loaded the last valid policy, before the invalid policy replaces it.
+        # Give the proxy enough time to load the last valid policy before the final, invalid policy replaces it.
         time.sleep(2.5 if number == RELOADS - 1 else PACE_SECONDS)
     return digest

@@ -29,8 +29,8 @@ CALLS_AT_LEAST = 10
 GOAL_MEGABYTES = 320.0
 """Maximum growth of the proxy's memory under floods.
 
-Two classes have 256 connections each, and one connection may hold 512 KiB: 128 unread, 64 in processing, 320 queued.
-The container has 512 MB by default, of which the proxy itself uses 80.
+Two classes may have 256 connections each. One connection may hold 512 KiB of data: 128 KiB unread, 64 KiB in
+processing, 320 KiB queued. The container has 512 MB by default, and the proxy itself uses 80 MB of it.
 """
 
 

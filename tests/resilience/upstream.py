@@ -20,7 +20,7 @@ from tests.support.results import Result, at_most, exactly
 IMPATIENT_SECONDS, PATIENT_SECONDS = 3.0, 60.0
 """Client timeouts: a short one for stalled responses, and a long one for responses that a slow machine decodes."""
 GOAL_MEGABYTES = 150.0
-"""Maximum MB of memory that `TOGETHER` parallel requests add. One exchange may have a decoded body of 64 MiB."""
+"""Maximum growth of the proxy's memory in MB during `TOGETHER` parallel requests. One decoded body may have 64 MiB."""
 TOGETHER = 4
 
 BROKEN, GONE, WHOLE = "upstream_error", "client_aborted", "complete"

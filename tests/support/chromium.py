@@ -1,4 +1,4 @@
-"""A real Chromium that opens the web page. It is the system's, because the package `playwright` has no browser."""
+"""The system's Chromium, which opens the web page. The Python package `playwright` contains no browser."""
 
 from __future__ import annotations
 

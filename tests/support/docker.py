@@ -10,7 +10,7 @@ state. The fake fails with an error message if it does not support a command. Ke
 Keys that a test may add:
 
 - `compose_version`, `api`: the versions of Compose and of Docker's API
-- `filled`: the project that `docker compose config` prints without `--no-interpolate`, so with resolved variables
+- `filled`: the project that `docker compose config` prints without `--no-interpolate`, with its variables interpolated
 - `labels`: the labels of each container
 - `lacks`: the name of a tool that is missing from images
 - `macvlan`: the error message of `docker network create`

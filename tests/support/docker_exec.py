@@ -1,4 +1,4 @@
-"""Function that runs commands in containers. It repeats a command that the container runtime could not start."""
+"""Function that runs a command in a container, and tries again if the container runtime could not start it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def completed(words: Sequence[str], **options: Any) -> subprocess.CompletedProce
     """Run a command and return its result, with its output as text.
 
     On a busy machine, runc sometimes cannot start the process of a `docker exec`. The exit code is then 126, or 1 with
-    `--detach`. The program has not run, so it is safe to try again. Search both standard output and standard error for
-    runc's message, because a nested `docker exec` can print it to either.
+    `--detach`. In this case the program has not run, so it is safe to try again. Search both standard output and
+    standard error for runc's message, because a nested `docker exec` can print it to either.
     """
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE if attempt else 0)

@@ -193,7 +193,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """A response in pieces. The fake sends a stream in chunked framing by default, and each piece immediately."""
+    """A response whose body is in pieces. The fake sends each piece of a stream at once, by default as a chunk."""
 
     status: int
     content_type: str
@@ -1153,7 +1153,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
         body, value = raw, {}
-        # Treat a body that cannot be decoded or parsed as `{}`, which lacks the required fields.
+        # Treat an invalid body as `{}`: an LLM API then responds with its error for missing fields.
         with contextlib.suppress(Exception):
             body = decode_request_body(raw, headers.get("content-encoding", ""))
             parsed = json.loads(body)
@@ -1253,7 +1253,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         delay = request.number("delay-ms") / 1000
         held = b""
         for index, data in enumerate(wire):
-            # Send each piece of a plain response one step late, so that the request is logged before the last piece.
+            # Hold each piece of a plain response until the next one is ready. Send the last one after the log entry.
             if held:
                 self.wfile.write(held)
                 held = b""

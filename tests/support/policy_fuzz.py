@@ -138,7 +138,8 @@ def _ports(chance: random.Random, values: Values) -> list[int]:
 class Asked:
     """One request: the arguments for `explain`, and the bytes that a client sends for the same URL.
 
-    ``connect`` is the target of CONNECT, or None for plain HTTP. ``heads`` are the request heads; CONNECT is the first.
+    ``connect`` is the target of CONNECT, or None for plain HTTP. ``heads`` are the request heads that the client sends,
+    beginning with CONNECT if it needs a tunnel.
     """
 
     class_name: str
@@ -157,7 +158,7 @@ def request(chance: random.Random, values: Values, class_name: str) -> Asked:
         port = f":{chance.choice(values.ports) if chance.random() < 0.9 else chance.choice(ODD_PORTS)}"
     path, method = chance.choice(PATHS), chance.choice(METHODS)
     if not scheme and port == ":":
-        port = ""  # Before a path such as `//x`, a parser would read `host:` as a scheme.
+        port = ""  # Before a path such as `//x`, `host:` would look like a scheme.
     url = f"{scheme}://{host}{port}{path}" if scheme else f"{host}{port}{path}"
     return as_sent(class_name, url, method, scheme.lower() or "https", host, port, path)
 
@@ -369,8 +370,8 @@ def explained(policy: Policy, requested: Asked, answers: Answers) -> Verdict:
 def same(said: Verdict, done: Verdict) -> bool:
     """Return whether the verdicts of `explain` and of access control agree.
 
-    If the host is invalid, do not compare the reasons. They differ if mitmproxy's parser refuses the request as
-    malformed before access control sees the host.
+    If the host is invalid, do not compare the reasons: mitmproxy's parser may refuse the request as malformed before
+    access control sees the host.
     """
     nonsense = ("malformed", "syntax")
     if said[0] == "malformed" or said[1] == "syntax":

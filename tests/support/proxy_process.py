@@ -65,7 +65,7 @@ def _port_locks() -> int:
 
 
 def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
-    """Return a policy that resolves the test hosts to loopback, and there allows only the fake provider's ports."""
+    """Return a policy that resolves the test hosts to loopback, and allows only the fake provider's ports there."""
     opened = json.dumps([{"cidr": "127.0.0.1/32", "ports": list(provider_ports)}])
     rules = json.dumps([{"host": host, "ports": list(provider_ports)} for host in ("*.example.com", *PROVIDERS)])
     return f"""version: 1

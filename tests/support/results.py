@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """One measured number. ``goal`` has the same unit. If it is None, the number is only reported."""
+    """A measured number and its goal, in the same unit. Without a goal, the number is only reported."""
 
     name: str
     value: float

@@ -73,7 +73,7 @@ def edit(lines: Lines) -> Lines:
 
 
 def edit_and_renumber(lines: Lines) -> Lines:
-    """Edit line 4, and correct `prev` of line 5. The chain then breaks at line 6, because line 5 has a new hash."""
+    """Edit line 4, and update `prev` of line 5. The chain then breaks at line 6, because the hash of line 5 changed."""
     lines = edit(lines)
     place = at(lines, 5)
     sealed = json.loads(lines[place].text) | {"prev": line_hash(lines[at(lines, 4)].text)}
@@ -140,7 +140,7 @@ def forge_after_the_end(lines: Lines) -> Lines:
 
 
 def rewrite(lines: Lines) -> Lines:
-    """Edit line 4, and correct `prev` and checkpoints of all later lines. Only signatures or the ledger reveal this."""
+    """Edit line 4, and recompute the hashes in all later lines. Only signatures or the ledger reveal this."""
     lines = edit(lines)
     for seq in range(5, LINES + 1):
         place = at(lines, seq)

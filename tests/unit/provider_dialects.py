@@ -76,7 +76,7 @@ class Dialect:
         return openai.OpenAI(base_url=f"https://{self.host}{self.base}", **given)
 
     def usage_of(self, usage: Any) -> tuple[Usage, float | None]:
-        """Read the token counts and the cost from the SDK's usage object, and return them."""
+        """Return the token counts and the cost from the SDK's usage object. Without a cost path, the cost is None."""
         counts = {name: _sum(usage, places) for name, places in {**OPENAI_PATHS, **self.paths}.items()}
         cost = _at(usage, self.cost) if self.cost is not None else None
         return Usage(**counts), None if cost is None else cost * self.unit

@@ -1,4 +1,4 @@
-"""Conversion of the SDKs' usage objects to `Usage`, the type of the readers."""
+"""Conversion of the SDKs' usage objects to `Usage`, the type that our readers return."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def of_bedrock(usage: dict[str, Any]) -> Usage:
 
 @contextmanager
 def anthropic_stream(events: list[dict[str, Any]]) -> Iterator[Any]:
-    """Yield a stream of Anthropic's SDK. It reads the events that `botocore` returned."""
+    """Yield a stream of Anthropic's SDK that reads ``events``, which `botocore` returned."""
     text = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
     response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=text.encode())
     transport = httpx2.MockTransport(lambda request: response)

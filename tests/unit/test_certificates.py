@@ -1,4 +1,4 @@
-"""Tests of the two CAs: creation, renewal, permitted names as OpenSSL verifies them, and damaged directories."""
+"""Tests of the two CAs: creation, renewal, the name constraints that OpenSSL enforces, and damaged directories."""
 
 import datetime
 import ssl

@@ -44,9 +44,9 @@ class Limits:
     chunk_age_ns: int = 2 * HOUR
     query_entries: int = 5000
     query_ns: int = 30 * DAY + HOUR
-    # A limit of this fake, not of Loki, because the fake holds all records in memory.
+    # Maximum size of all stored records, because the fake holds them in memory. Loki has no such limit.
     memory_bytes: int = 512 * 1024 * 1024
-    # Another limit of the fake: it responds 413 to a longer request and closes the connection.
+    # Maximum size of a request body, also a limit of the fake only: it responds 413 and closes the connection.
     request_bytes: int = 128 * 1024 * 1024
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# A value of OTLP: str, bool, int, float, bytes, None, a list of values, or Pairs.
+# An OTLP value: str, bool, int, float, bytes, None, a list of values, or Pairs.
 type Value = Any
 
 

@@ -1,4 +1,4 @@
-"""Tests of `egress policy suggest`, which adds to a policy the fewest rules for a class's recorded requests."""
+"""Tests of `egress policy suggest`: it suggests the fewest rules that allow the recorded requests of a class."""
 
 import shutil
 import subprocess

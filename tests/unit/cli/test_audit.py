@@ -314,7 +314,7 @@ def test_range_is_checked_from_its_checkpoint_on(signed, seq, found):
         signed, f"UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), '{seq}', 'xx') AS BLOB) WHERE seq = {seq}"
     )
     change(signed, f"UPDATE ledger SET hash = zeroblob(32) WHERE seq = {seq}")
-    # The range begins at line 11, a checkpoint that contains the hash of line 10.
+    # The audit begins before line 14, at the checkpoint in line 11, which contains the hash of line 10.
     result = egress("audit", "--json", "--since", time_before(signed, 14))
     assert result.exit_code == 1, result.output
     texts = [finding["detail"] for finding in json.loads(result.stdout)["reports"][0]["findings"]]

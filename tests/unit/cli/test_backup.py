@@ -37,7 +37,7 @@ class Endpoint:
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return the path of a spool with the signed lines of `chains.write_chain`, all of them pending."""
+    """Return the path of a spool with the signed chain of `tampered_chains`. All its lines are pending."""
     state = tmp_path / "state"
     chains.write_chain(state / "spool.db", signed=True)
     with closing(sqlite3.connect(state / "spool.db", isolation_level=None)) as db:
@@ -195,7 +195,7 @@ def test_backup_to_a_full_disk_leaves_no_file(path):
     target = path.parent.parent / "too-large.backup"
     words = [sys.executable, "-m", "openclaw_egress", "backup", str(target)]
     limit = 100_000
-    # Simulate a full disk: with this limit, the kernel refuses to write larger files.
+    # Simulate a full disk: the kernel refuses to write a file beyond this size.
     result = subprocess.run(
         words,
         check=False,

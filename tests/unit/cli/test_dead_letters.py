@@ -210,7 +210,7 @@ def test_audit_says_which_absent_lines_are_lost(path, loki, monkeypatch):
     with Spool(path, sync_seconds=None) as spool, spool._storage.transaction() as (db, _):
         db.execute(
             "DELETE FROM records WHERE seq = 1"
-        )  # The size limit of the spool deletes the oldest acknowledged lines in the same way.
+        )  # Simulate pruning: at its size limit, the spool deletes its oldest acknowledged lines.
     first, second = audited(path)[1]["findings"]
     assert "the spool no longer has 1 of them" in first["detail"] and "remedy" not in first
     assert second["remedy"] == "egress resend 3"
@@ -319,7 +319,7 @@ def behind(tmp_path, monkeypatch, path):
 
 
 def resent(loki) -> dict[int, str]:
-    """Return the namespace of each resent line that the Loki fake has, by number."""
+    """Return the label `service_namespace` of the lines in Loki by line number. Only resent lines have this label."""
     return {
         json.loads(line)["seq"]: labels["service_namespace"]
         for _, line, labels in loki.records("openclaw-proxy")

@@ -1,4 +1,4 @@
-"""Tests of the parsers of requests and responses: each API's fields, every split of the bytes, and random bytes."""
+"""Tests of the request and response parsers: the fields of each API, every split of the bytes, and random bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of embeddings, images and audio: for the same bytes, the readers and the types of OpenAI's SDK agree."""
+"""Tests that our readers and OpenAI's SDK return equal results for embeddings, images and audio."""
 
 from __future__ import annotations
 

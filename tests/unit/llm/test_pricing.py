@@ -131,17 +131,17 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         ("aws.bedrock", "arn:aws:bedrock:us-east-1:1:provisioned-model/anthropic.claude-instant-v1", (1, 1), {}),
         ("aws.bedrock", "arn:aws:bedrock:us-east-1:1:application-inference-profile/a1b2", (1, 1), {}),
         ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", (1, 1), {"service_tier": "flex"}),
-        # The data has one price for this model, but ap-south-1 is more expensive.
+        # The price data has a single price for this model, but the model costs more in ap-south-1.
         ("aws.bedrock", "meta.llama3-70b-instruct-v1:0", (1, 1), {}),
         ("aws.bedrock", "amazon.nova-pro-v1:0", (1, 1), {"service_tier": "optimized"}),
         ("openai", "gpt-image-1.5", (1000, 500), {"incomplete": True}),
         ("gcp.vertex_ai", "claude-sonnet-4-5", (1000, 100), {"incomplete": True}),
-        # The data has no price for searches or for cache writes with a lifetime of one hour.
+        # The price data has no price for searches or for cache writes with a lifetime of one hour.
         ("gcp.vertex_ai", "claude-opus-4-1", (1000, 100), {"web_searches": 3}),
         ("gcp.vertex_ai", "claude-3-7-sonnet", (1000, 100, None, 600), {"cache_write_1h_tokens": 600}),
         # The counts contradict each other: there are more cached tokens than input tokens.
         ("openai", "gpt-4o", (10, 5, 20), {}),
-        # The data has no price for cached tokens, which the provider discounts.
+        # The provider discounts cached tokens, but the price data has no price for them.
         ("fireworks_ai", "accounts/fireworks/models/glm-4p7", (1000, 5, 900), {}),
     ],
 )
@@ -149,8 +149,8 @@ def test_cost_is_unknown_rather_than_guessed(prices, provider, model, tokens, bi
     assert cost(prices, provider, model, facts(*tokens, **billing)) is None
 
 
-# Hosts for which the data has no prices. The regional hosts of OpenAI and xAI charge 10 % more, those of Together 25 %.
-# Prices also differ at Codestral's host, at Moonshot's host in China, and for Azure's regional, data zone and
+# Hosts that are missing from the price data. The regional hosts of OpenAI and xAI charge 10 % more, those of Together
+# 25 %. Prices also differ at Codestral's host, at Moonshot's host in China, and for Azure's regional, data zone and
 # provisioned deployments.
 @pytest.mark.parametrize(
     ("provider", "host", "model"),

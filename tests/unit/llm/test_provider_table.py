@@ -335,7 +335,7 @@ def ask_cohere_v1(ask: Ask, sdk: SdkResult) -> None:
 
 def ask_interactions(ask: Ask, sdk: SdkResult) -> None:
     http = ask.clients.replaying(provider_replies.interactions(ask.case), httpx)
-    # Keep a reference to the client, so that Python does not delete it. A deleted client closes its connections.
+    # Keep a reference to the client: if it is garbage-collected, it closes its connections.
     client = genai.Client(api_key="test", http_options=types.HttpOptions(httpx_client=http))
     interactions: Any = client.interactions
     if not ask.streamed:

@@ -276,8 +276,8 @@ SOCKETS = """\
    5: 010011AC:C0B4 020011AC:2382 01 00000000:00000000 00:00000000 00000000     0        0 1 1
    6: 02001EAC:ABDE 070200C0:01BB 06 00000000:00000000 00:00000000 00000000  1000        0 1 1
 """
-"""/proc/net/tcp with a listening socket and connections: from its client, on loopback, to the proxy, to a host in
-NO_PROXY, on docker0, and one in TIME_WAIT."""
+"""Content of /proc/net/tcp: a listening socket, then six connections (from a client, on loopback, to the proxy, to a
+host in NO_PROXY, on docker0, and one in TIME_WAIT)."""
 
 ROUTES = """\
 Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT

@@ -4,8 +4,10 @@
 and the CA certificates. ``direct`` lists the hosts in ``NO_PROXY`` that the role does not add by default.
 
 For a project that the role refuses, `case.yml` also contains the code of the problem and the remedy. The test applies
-the remedy and checks the result. ``operator: true`` marks a refusal that no plan can avoid, because the project
-contradicts the role. Print a row for each project:
+the remedy and checks the result. ``operator: true`` marks a refusal that only the operator can resolve, such as a
+service with the name of the role's own service. It does not count towards the limit on refused projects.
+
+Print a row for each project:
 
     pytest -q tests/unit/plugins/test_compose_projects.py --compose-table
 
@@ -68,7 +70,7 @@ class Case:
 
     @property
     def project(self) -> dict[str, Any]:
-        """Return the project with resolved variables. If the case has a remedy, return the project after its edits."""
+        """Return the interpolated project. If the case has a remedy, return the project after its edits."""
         found: dict[str, Any] = self.recorded.get("remedied", self.recorded)["interpolated"]
         return found
 
@@ -90,7 +92,7 @@ class Case:
 
 
 def resolved(text: str, variables: dict[str, str]) -> str:
-    """Return a text from a compose file with its variables resolved."""
+    """Return a text from a compose file with its variables interpolated."""
 
     def value(found: re.Match[str]) -> str:
         name, operator, word = found[1] or found[2], found[3] or "", found[4] or ""

@@ -1,7 +1,7 @@
 """Tests that compare the gateway's plan with one golden file per deployment.
 
 Each file contains the operator's compose files, the image, the container, the options, and the expected plan without
-empty values. It also contains the output of Compose 2.26.1 for the compose files, without and with resolved variables.
+empty values. It also contains the output of Compose 2.26.1 for the compose files, uninterpolated and interpolated.
 """
 
 import ast

@@ -1,6 +1,6 @@
-"""Tests of the comparison of Loki's configuration with what the proxies send.
+"""Tests of the check that Loki's configuration accepts the records and the export rates of the proxies.
 
-Each wrong setting must be named with the value found and the value needed, and the printed lines must correct it.
+Each finding must contain the wrong setting, its value and the required value. Its suggested lines must correct it.
 """
 
 import copy
@@ -68,7 +68,7 @@ def warnings(config: dict[str, Any], *rates: float) -> list[Finding]:
 
 WITH_DEFAULTS = {
     "main of 2026-08": MAIN,
-    # Differences in pkg/loghttp/push/otlp_config.go and pkg/validation/limits.go of 3.4.
+    # Loki 3.4 has other defaults than main (pkg/loghttp/push/otlp_config.go and pkg/validation/limits.go).
     "3.4": changed(
         ("limits_config.discover_service_name", ["service", "app", "application", "name"]),
         (
@@ -472,8 +472,8 @@ def test_minimums_are_above_what_the_proxy_sends(name):
     entries = [entry for _, found in streams(read_protobuf(assemble(records)), 0) for entry in found]
     metadata = [sum(len(key.encode()) + len(value.encode()) for key, value in entry.metadata) for entry in entries]
     counted = sum(len(entry.line) for entry in entries) + sum(metadata)
-    # In protobuf a line needs at most 24 bytes for tags, lengths and its time. A metadata entry needs three tags and
-    # three lengths: a byte for each, or two for the entry and its value from 128 bytes.
+    # Protobuf adds at most 24 bytes per line, for tags, lengths and the timestamp. Per metadata entry, it adds three
+    # tags and three lengths of one byte each. From 128 bytes, the lengths of the entry and its value need two bytes.
     framing = sum(8 if len(key) + len(value) > 120 else 6 for entry in entries for key, value in entry.metadata)
     message = counted + framing + 24 * len(entries)
     assert max(len(entry.line) for entry in entries) <= limits.LONGEST_LINE_BYTES == log_lines.MAX_LINE_BYTES

@@ -25,7 +25,7 @@ def having(**docker: object) -> dict:
 def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) -> tuple[dict, dict, list]:
     """Apply the wanted settings twice. Check that the second run changes nothing.
 
-    Return the settings, the undo data, and the keys that the plan does not touch because they were edited later.
+    Return the settings, the undo data, and the paths that the plan does not restore because somebody edited them.
     """
     done = plan(current, data, wanted, fallbacks or {})
     after = applied(current, done.changes)

@@ -25,8 +25,8 @@ from openclaw_egress.spool.writer import Spool
 MIB = 1024 * 1024
 BODY_LIMIT = 4 * MIB
 SPARE = 512 * 1024
-"""Bytes that an exchange may hold in addition to its charge `held`: slices of the credential scan, a chunk, small
-objects. `memory.SLACK` and `memory.READ_ROOM` cover them."""
+"""Bytes that an exchange may hold beyond the bytes that it is charged for (`held`): slices of the credential scan, a
+chunk, and small objects. The reserves `memory.SLACK` and `memory.READ_ROOM` cover them."""
 
 
 @pytest.fixture

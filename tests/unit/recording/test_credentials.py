@@ -164,8 +164,8 @@ def test_body_of_a_model_api_is_kept_even_if_it_contains_keys(path, form):
     assert not are_credentials("api.anthropic.com", path, [("application/json", FORMS[form].encode())])
 
 
-# Paths of model APIs that are exempt from the scan at these hosts only: at other hosts, the same path may belong to
-# another service.
+# Hosts and paths of model APIs. The scan skips each path only at this host, because the same path may belong to a
+# different service at other hosts.
 AT_ITS_HOSTS = [
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:countTokens"),
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:generateAnswer"),
@@ -293,8 +293,8 @@ _NAME_PIECES = st.sampled_from(
 def test_verdict_does_not_depend_on_surrounding_prose(pieces, cut):
     body = "".join(pieces).encode()
     assert verdict([body[:cut], body[cut:]]) == verdict([body])
-    # Normally, the scan searches only near `:`, `=` and `>`. If there are many of them, it searches the whole text, and
-    # its verdict is then the reference.
+    # Normally, the scan searches only near `:`, `=` and `>`. If a text has many of them, it searches the whole text.
+    # Append many colons, and expect the verdict of this complete search to be the same.
     body += b"|" * 100
     assert verdict([body]) == verdict([body + b":" * len(body)])
 

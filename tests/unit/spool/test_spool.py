@@ -139,8 +139,8 @@ def test_search_in_an_empty_spool_finds_no_lines(path):
 def test_times_never_restart_before_an_acknowledged_line(path):
     """Set the clock back by more than an hour after an acknowledged line. Expect new lines not to use the new time.
 
-    The destination accepted the timestamp of the acknowledged line, so it was right and the clock is wrong now. Loki
-    would refuse new lines that are more than an hour older than that line.
+    The destination accepted the timestamp of the acknowledged line, which shows that the clock was right then and is
+    wrong now. Loki would refuse new lines that are more than an hour older than that line.
     """
     hour = 3600 * 10**9
     with Spool(path, sync_seconds=None, clock_ns=lambda: 4 * hour) as spool:

@@ -78,7 +78,7 @@ REALTIME = [
 
 
 def socket_of(sent: list[dict], received: list[dict], indent: int | None = None) -> dict:
-    """Return the arguments of `ExchangeRecord` for a WebSocket on which these messages were exchanged."""
+    """Return `ExchangeRecord` arguments for a WebSocket with these messages, encoded with this JSON indentation."""
     socket = WebSocket("0bad")
     bodies = [
         b"".join(messages.add(json.dumps(value, indent=indent).encode(), begins=True) for value in values)

@@ -80,8 +80,9 @@ def test_policy_that_no_event_names_is_an_assumption(reader, cause):
     if cause == "pruned":
         with closing(sqlite3.connect(reader.path)) as db, db:
             db.execute("DELETE FROM records WHERE seq < 20")
-    # "too far away": the clock returns 0 for the three readings while the page counts, then one second more for each
-    # reading. The search for an earlier record thus reaches its time limit after one range of lines, which has none.
+    # For "too far away", the clock stands still for three readings while the page counts. It then advances by one
+    # second per reading, so the search for an earlier record of a loaded policy reaches its time limit after one range
+    # of lines. That range contains no such record.
     times = iter([0.0] * 3 + [float(number) for number in range(100)])
     clock = (lambda: 0.0) if cause == "pruned" else lambda: next(times)
     uses, _, why, is_assumed = policy.read_uses(reader, "new", ranges.time_of(reader, 20), clock)

@@ -120,7 +120,7 @@ def _bomb(coding: str, size: int) -> bytes:
 
 
 def test_decompression_bomb_stops_even_if_the_inner_coding_has_no_output() -> None:
-    # The inner data is a skippable zstd frame that claims a length of 2 GiB. A decoder reads it without any output.
+    # The inner data is a skippable zstd frame that claims a length of 2 GiB. A decoder consumes it without any output.
     swallowing = b"\x50\x2a\x4d\x18" + (0x7FFFFFFF).to_bytes(4, "little") + bytes(1 << 26)
     decoded, decoder = decode("zstd, gzip", gzip.compress(swallowing), max_output=1 << 20)
     assert (decoded, decoder.exhausted) == (b"", True)

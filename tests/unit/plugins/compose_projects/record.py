@@ -51,9 +51,9 @@ def configuration(
 
 
 def both(compose: str, project: Path, case: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration twice: without and with resolved variables.
+    """Return the uninterpolated and the interpolated configuration.
 
-    With resolved variables, activate the first profile of the gateway's service, as the role does.
+    For the interpolated one, activate the first profile of the gateway's service, as the role does.
     """
     raw = configuration(compose, project, case, "--no-interpolate", profiles=[])
     service = ((raw or {}).get("services") or {}).get(case.get("service", "openclaw-gateway")) or {}
