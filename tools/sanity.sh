@@ -28,7 +28,7 @@ tracked() { git ls-files -z --cached --others --exclude-standard "$@"; }
 for ignored in "$tree"/tests/sanity/ignore-*.txt; do
   (cd "$tree" && find files/addon -name '*.py' -printf '%p pylint!skip\n') >>"$ignored"
 done
-# Create a Git repository for the copy. Otherwise ansible-test uses the repository of the checkout, which ignores build/.
+# Create a Git repository for the copy. Otherwise ansible-test uses that of the checkout, where build/ is ignored.
 git -C "$tree" init --quiet
 git -C "$tree" add --all --force
 

@@ -95,7 +95,7 @@ class CAInfo:
         return self.issuing_expires < self.root_expires and _days(self.issuing_expires, now) <= RENEW_BEFORE_DAYS
 
     def problems(self, now: datetime.datetime) -> list[str]:
-        """Return the problems that fail the readiness check: a certificate that has expired or is about to expire."""
+        """Return a problem if a certificate has expired or expires soon. The health and readiness checks then fail."""
         found = []
         if (days := _days(self.root_expires, now)) < ROOT_FAILS_DAYS:
             found.append(f"the root CA {_ends(days, self.root_expires)}: {_RENEW_ROOT}")
@@ -429,7 +429,7 @@ def _write(file: Path, content: bytes, mode: int) -> None:
     """Replace a file atomically and fsync it. No other user can read the temporary file.
 
     The new file is never more permissive than the previous one. If this process runs as root, the new file gets the
-    owner of the previous file, or of the directory if there was none. So the proxy's own user can read the file.
+    owner of the previous file, or of the directory if there was none, so that the proxy's user can read it.
     """
     before = _stat(file)
     owner = before or file.parent.stat()

@@ -132,7 +132,8 @@ _EMBEDDING = [
 def never_opened(host: str, address: Address | None = None) -> str | None:
     """Return the reason why no rule may allow this canonical host or address; None if a rule may allow it.
 
-    Cloud metadata services issue credentials. Loopback and link-local addresses lead to the proxy's own host or link.
+    No rule may allow cloud metadata services, because they issue credentials, or loopback and link-local addresses,
+    because they belong to the proxy's own host or link.
     """
     if host in _METADATA_NAMES:
         return f"{host} is a cloud metadata service, which issues credentials"
@@ -195,7 +196,7 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
         (under, NewRule(cidr=str(ipaddress.ip_network(address)), ports=(destination.port,))) for address in addresses
     ]
     if destination.address is not None:
-        # A hostname needs only the address exception. An IP literal also needs a rule in `allow` that names it.
+        # For a hostname, the exception suffices. An IP literal also needs a rule in `allow` that names it.
         rules.insert(0, _allow(group.class_name, destination))
     return Remedy(rules, "an exception to the address guard")
 

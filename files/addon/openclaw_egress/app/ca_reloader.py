@@ -55,7 +55,7 @@ class CAReloader:
             self._next_renewal = time.monotonic() + RENEWAL_SECONDS
 
     def create(self, inspect: Sequence[str]) -> bool:
-        """Create an issuing CA if the current one is due for renewal, or covers other hosts than ``inspect``.
+        """Create an issuing CA if the current one is due for renewal, or its hosts are not those in ``inspect``.
 
         Return whether a CA was created. Log an error if this fails.
         """

@@ -107,7 +107,7 @@ class DecisionLog:
     def summarise_denials(self, *, everything: bool = False) -> None:
         """Write a summary record for each time window of denials that has ended.
 
-        When the proxy stops, ``everything`` is True: then also summarise the windows that have not ended.
+        If ``everything`` is True, also summarise the windows that have not ended, because the proxy stops.
         """
         with self._denials_lock:
             counts = self._denials.due(time.monotonic(), everything=everything)

@@ -46,7 +46,7 @@ class Readiness:
     def alive(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the event loop runs and no CA certificate expires soon, and details about this state.
 
-        `ready` reports all other problems.
+        `ready` reports these problems and all others.
         """
         silence = self._heartbeat.silence
         expiring = self._ca.served.info.problems(self._clock())

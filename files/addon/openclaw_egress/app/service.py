@@ -168,7 +168,7 @@ class Service:
                 yield Retrieved(class_name, host.lower(), response_id)
 
     def _warn_of_plain_export(self) -> None:
-        # Call this method in its own thread, because resolving the name of the endpoint may block.
+        # Run this in a separate thread, because resolving the name of the endpoint may block.
         if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
             log.warning("%s", warning)
 

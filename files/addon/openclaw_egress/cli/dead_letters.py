@@ -316,7 +316,7 @@ def signed_reason(why: str | None, by: str | None) -> str:
 
 
 class Outcome(NamedTuple):
-    """The outcome of a command: its progress, whether a proxy runs on the spool, and the file with the command."""
+    """The outcome of a command: its progress, whether a running proxy uses the spool, and the file with the command."""
 
     progress: Progress
     running: bool

@@ -297,9 +297,9 @@ GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
     "localhost.localdomain": ("loopback (RFC 6761)", (IPv4Address("127.0.0.1"), IPv6Address("::1"))),
     "metadata.google.internal": ("cloud metadata (Google Cloud)", (IPv4Address("169.254.169.254"),)),
 }
-"""Names that always mean guarded addresses, each with the reason and the addresses.
+"""Names that stand for addresses that the guard refuses, each with the reason and these addresses.
 
-The address guard refuses these names without a look-up.
+The address guard refuses the names without a look-up.
 """
 
 

@@ -131,7 +131,8 @@ def decide_address(
 def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
     """Combine the decision that allowed a name with the decisions on its addresses.
 
-    If one of the addresses is denied, return its denial.
+    If an address is denied, return its denial. Otherwise return ``decision``, with ``would_deny`` or ``limited`` set if
+    they are set in a decision on an address.
     """
     for verdict in verdicts:
         if not verdict.allow:

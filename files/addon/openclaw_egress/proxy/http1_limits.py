@@ -382,8 +382,8 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
 
     def _look_at_the_clock(self) -> Commands:
         if self.conn.state is ConnectionState.CLOSED:
-            # Do nothing: in a tunnel, two layers check the time, one for CONNECT and one for the requests. The other
-            # one has already closed the connection.
+            # In a tunnel, two layers check the timeout: one for the CONNECT, and one for the requests inside. The other
+            # layer has already closed the connection.
             return
         if not self.conn.state & ConnectionState.CAN_READ and self.state in (self.read_headers, self.done):
             return
@@ -412,7 +412,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             elif self.state == self.passthrough:
                 evidence = Evidence(limit="header_seconds", most=self._limits.header_seconds)
                 self._record(None, Code.TUNNEL_TIMEOUT, evidence, counted=True)
-            # In all other states no request is in progress: close the idle connection without recording a denial.
+            # In the other states, no request is in progress, so there is no denial to record.
             yield commands.CloseConnection(self.conn)
 
     def send(self, event: HttpEvent) -> Commands:

@@ -221,8 +221,8 @@ class Accounts:
         waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
         queue = self._waiting.setdefault(account.class_name, [])
         queue.append(waiter)
-        # Put responses first, because they end exchanges. Among the others, put older connections first, because
-        # aborting them would lose the most work.
+        # Put responses before requests, because they end exchanges and thus free memory. Otherwise put older
+        # connections first, because aborting them would lose more work.
         queue.sort(key=lambda item: (item.request, item.account.number))
         self._wake_class(account.class_name)
         try:
@@ -264,7 +264,9 @@ class Accounts:
         return True
 
     async def _granted(self, waiter: _Waiter) -> bool:
-        """Wait for memory; return False if the exchange must be refused.
+        """Wait for memory. Return False if the exchange must be refused.
+
+        If the client disconnects, abort the connection and return True.
 
         Refuse a held request after ``wait_seconds``: no part of it was sent upstream, so a 503 is still possible. Let
         all other bodies wait longer (`PATIENCE`). If the class is stalled (`STALL_SHARE`), refuse the younger half of
@@ -407,7 +409,7 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
     if (exchange := flow.metadata.get(HELD)) is not None:
         held += exchange.held
-    # Charge the whole of a body of known length at its start, so that a body starts only if the budget has room for it.
+    # Charge a body of known length in full when it starts, so that it starts only if the budget has room for it.
     if _held_request(stream):
         return held + READ_ROOM, COPIES * (content_length(flow.request.headers.fields) or 0) + SLACK
     if exchange is None:

@@ -584,8 +584,8 @@ class _MessageJournal:
 
     def forget(self, exchange: Exchange) -> None:
         exchange.closed = True
-        # The spool drops the exchange. If the proxy crashes before that, the recovery must drop it too, so mark it as a
-        # held and incomplete request.
+        # If the proxy crashes before the spool drops the exchange, the recovery must drop it. It drops exchanges whose
+        # request was held and is incomplete, so mark this exchange that way.
         exchange.request_held, exchange.request_committed = True, False
         try:
             self._recorder._spool.update(exchange.capture.id, self._recorder._head(exchange))

@@ -90,7 +90,7 @@ def sent_host(request: http.Request) -> str:
 
 
 def authority_disagreement(request: http.Request, destination: Destination) -> Decision | None:
-    """Return a denial if the request's authority or Host header differs from its destination, or None."""
+    """Return a denial if the request's authority or Host header does not name its destination; otherwise None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
     if len(named) > 1:
         return Decision.denial(Code.HOST_HEADER_REPEATED)

@@ -201,7 +201,7 @@ def text_of_body(message: object) -> str:
 
 
 def cuts_of(whole: Mapping[str, Any]) -> list[str]:
-    """Return the reasons why turns of the exchange may be missing: texts that the record contains only in part."""
+    """Return the reasons why turns may be missing: the bodies or messages that the record contains only in part."""
     cuts = []
     if object_of(whole.get("request")).get("body_truncated"):
         cuts.append("the record has only a part of the request body")

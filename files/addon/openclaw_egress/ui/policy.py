@@ -136,7 +136,7 @@ def read_uses(
         end = top
         for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
             if _digest_in(reader.line(event.seq)) != digest:
-                # This event names another policy. It made the decisions before ``loaded``, so do not count them.
+                # Another policy was in force from this event until ``loaded``. Do not count its decisions.
                 return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
             before_load.add(reader.rule_counts(event.seq, end))
             uses.merge(before_load)
@@ -146,8 +146,8 @@ def read_uses(
         uses.merge(before_load)
         limit = "the spool has more records than can be counted here"
         return uses, ranges.time_of(reader, low), limit, True
-    # The policy of the oldest lines is named in an event before the period. If the spool no longer has this event, or
-    # the search does not find it within the time limit, assume that it named this policy.
+    # Only the last policy event before the period tells which policy was in force when the period began. If the search
+    # does not find that event, assume that this policy was.
     loaded_before = _digest_before(reader, first, clock)
     if loaded_before not in (None, digest):
         return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
@@ -195,7 +195,7 @@ def _uses_by_line(policy: Policy, uses: Uses) -> dict[int, list[str]]:
 def _unused(policy: Policy, found: ClassPolicy, kind: str, rule: Rule) -> str:
     """Return the text to show for a rule without records."""
     if kind == "addresses":
-        return ""  # Unknown: records name the rule that allowed the host, not the exception for its address.
+        return ""  # The uses are unknown: records name the rule that allowed the host, not the exception.
     recorded = rule.host is not None and is_inspected(rule.host, policy.inspect)
     if kind == "deny" or found.log_tunnels or recorded:
         return "never used"

@@ -118,7 +118,7 @@ def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
     following: dict[str, list[Links]] = {}
     for one in pool:
         following.setdefault(one.previous, []).append(one)
-    # Requests that name the previous response form chains. Follow each chain in both directions to its end.
+    # Requests with `previous_response_id` form chains. Follow each chain in both directions to its end.
     todo = [one for one in pool if one.seq in signs]
     while todo:
         one = todo.pop()

@@ -83,8 +83,8 @@ def usage_of(
 ) -> UsageView:
     """Return the contents of the usage page: grouped totals, and the slowest and most expensive exchanges."""
     began = clock()
-    # Read the totals only once, without durations, and regroup them here. Otherwise a month with many models takes
-    # seconds.
+    # Read the totals only once, without durations, and regroup them here. Reading them for each table would take
+    # seconds for a month with many models.
     names = (By.MODEL, By.CLASS, By.DAY)
     groups = grouped(reader, names, since_ns, until_ns, class_name, times=False)
     by = {name: regrouped(groups, names, at) for at, name in enumerate(names)}

@@ -65,7 +65,7 @@ END_TO_END = frozenset(
 """Fields that define where a message goes and how to read it. The proxy keeps them even if Connection names them."""
 
 MAX_CHUNK_LINE_BYTES = 4096
-"""Maximum length, in bytes, of a chunk's first line: the size, and extensions, which are rarely used in practice."""
+"""Maximum length, in bytes, of a chunk's first line, which contains the size and any extensions."""
 
 MAX_TRAILER_BYTES = 16 * 1024
 """Maximum size, in bytes, of all trailers of a message together. The proxy reads and drops trailers."""

@@ -30,7 +30,7 @@ class JsonObjects:
         self._depth = 0
         self._in_string = False
         self._escaped = False
-        # The bytes of the current object so far; None between objects, and while the splitter skips a longer object.
+        # The bytes of the current object so far; None between objects, and while an object that is too long is skipped.
         self._text: bytearray | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
