@@ -207,7 +207,7 @@ def test_obstacles_to_the_level_network_are_reported(stopped):
         "starts as a user other than root",
         "has network_mode host",
         "has the host's Docker socket",
-        "Docker Compose is 2.20.3",
+        "Docker Compose has version 2.20.3",
         "lacks a program for the firewall rules: no iptables-restore",
         "openclaw-egress here (Error response from daemon: operation not supported)",
     ):
