@@ -4,7 +4,9 @@
 
 To record an exchange, the benchmark captures it, writes its request to the journal, and commits its record. The proxy
 does the same for a request that it forwards only after the request is in the journal. Other work of the proxy, such
-as TLS, is not measured. Compare only times of the same run. Writes build/masking.json; exits with 1 if a goal is missed.
+as TLS, is not measured. Compare only times of the same run.
+
+Writes build/masking.json; exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
