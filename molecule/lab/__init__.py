@@ -1,1 +1,1 @@
-"""The lab's Python tools, which the tests of the scenarios use."""
+"""The lab's Python helpers for the tests of the scenarios."""

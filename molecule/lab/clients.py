@@ -1,6 +1,6 @@
 """Two clients on VPS-1 that send requests while a scenario changes the hosts.
 
-They run until the scenario deletes a file, at most for an hour. One calls OpenClaw at the port that the gateway
+They run until the scenario deletes a file, or for at most an hour. One calls OpenClaw at the port that the gateway
 publishes. The other calls a site through the proxy's listener for class gateway. Each sends five requests per second.
 For each request they print a JSON line with time, client, and error or null.
 """

@@ -1,4 +1,4 @@
-"""Functions for tests of the scenarios. They run commands on the lab's hosts."""
+"""Helpers for the tests of the scenarios: they run commands on the lab's hosts, and read the lab's logs."""
 
 from __future__ import annotations
 

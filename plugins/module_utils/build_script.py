@@ -315,8 +315,8 @@ class _Search:
     def _escapes(self, program: str, before: list[str]) -> bool:
         """Return whether a call of docker by its path bypasses the wrapper.
 
-        The block defines a function with this path as its name, which only bash permits. Programs that start docker,
-        such as `env`, ignore functions.
+        In bash, the block catches such a call with a function that has this path as its name. Other shells do not
+        permit such a name, and programs that start docker, such as `env`, ignore functions.
         """
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 

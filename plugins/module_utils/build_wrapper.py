@@ -55,7 +55,7 @@ _BAKE_VALUES |= {"--allow", "--call", "--list"}
 class NotPatched(Exception):
     """Error for a build that runs without the bootstrap.
 
-    The text is the first part of the warning. If it is empty, the wrapper prints no warning.
+    The text is the start of the warning that the wrapper prints. If the text is empty, the wrapper prints no warning.
     """
 
 
@@ -495,7 +495,7 @@ def compose_build(settings: Settings, runner: Runner, words: list[str], docker: 
 
     Return the exit status, or None without running it if no build needs the bootstrap. The build reads the resolved
     configuration from standard input, reduced to the keys that builds need, so that no file contains the project's
-    secrets. `up` then uses the operator's own files, so that the labels of containers name these.
+    secrets. `compose up` itself loads the operator's own files, because Compose writes their names to container labels.
     """
     verb_at = after_options(words, at, COMPOSE_VALUES)
     verb = words[verb_at] if verb_at < len(words) else ""

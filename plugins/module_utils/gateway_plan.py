@@ -34,7 +34,7 @@ CA_ELSEWHERE = "/etc/openclaw-egress/proxy-ca.pem"
 OUR_LABEL = "openclaw.egress.command"
 # `openclaw-carrier` is the name of the ingress forwarder in deployments from before the first release.
 OUR_SERVICES = ("openclaw-proxy", "openclaw-proxy-ui", "openclaw-ingress-forwarder", "openclaw-carrier")
-# Use a path outside of the working directory, because the operator may mount the clone there.
+# Use a path outside of the gateway's working directory, because the operator may mount the clone over that directory.
 MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
 # Network and bridge of each class in the nested daemon. Firewall rules distinguish the classes by bridge.
 NESTED_NETWORKS = {

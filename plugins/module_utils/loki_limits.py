@@ -82,7 +82,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit with a minimum. ``kind`` is the unit of its values: bytes, megabytes, seconds or count."""
+    """A limit of Loki, with the minimum that the proxies need. ``kind`` is bytes, megabytes, seconds or count."""
 
     key: str
     kind: str
@@ -102,7 +102,7 @@ class Limit:
 
     @property
     def minimum(self) -> str:
-        """Return the minimum in the unit of the key's values."""
+        """Return the minimum as text, in the unit of the key's values."""
         if self.kind == "megabytes":
             return "%.1f (%d bytes)" % (math.ceil(self.needed / 2**20 * 10) / 10, self.needed)
         if self.kind == "seconds":
@@ -111,7 +111,7 @@ class Limit:
 
 
 def parse_quantity(value: object, kind: str) -> float:
-    """Return a value of Loki's configuration in bytes, seconds or units.
+    """Parse a value of Loki's configuration. Return its number of bytes or seconds, or its count.
 
     Args:
         value: The value as YAML holds it: `4MB`, `4194304`, `1w`, `2h0m0s`, `4`, `4.5`.

@@ -80,8 +80,8 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
     assert found["proxy-healthy"]["passed"] and found["proxy-healthy"]["found"] == "openclaw-proxy is healthy"
     assert not found["gateway-healthy"]["passed"] and found["gateway-healthy"]["remedy"]
     assert not report["passed"] and "The gateway runs and is healthy" in done.stdout
-    # The program of `spool-drained` is real, because this check runs on the host. It calls the fake `docker exec`,
-    # whose output it cannot use.
+    # The program of `spool-drained` is real, because this check runs on the host. It cannot parse the output of the
+    # fake `docker exec`, so the check fails.
     assert found["spool-drained"]["found"] == "could not be checked: docker exec openclaw-proxy: no usable output"
     in_gateway = r"words: exec --interactive {} ?openclaw-gateway node {} ?- {} program: // .+"
     bootstrap = "--require /app/proxy-bootstrap.cjs"

@@ -89,7 +89,7 @@ class Zone:
         return head + query[12 : at + 5] + b"".join(records)
 
 
-# Errors for bytes that are not a query. The server does not respond to them.
+# Exceptions for bytes that are not a query. The server sends no response to such bytes.
 NO_QUERY = (ValueError, IndexError, struct.error)
 
 

@@ -186,7 +186,8 @@ class Asker:
     def rows(self, service: str | None = None) -> list[Answer]:
         """Query the lines of a service.
 
-        For each line, return labels and metadata, its time in seconds from now, its length and first 60 characters.
+        For each line, return its labels and metadata, its time in seconds relative to "now", its length, and its first
+        60 characters.
         """
         found = self.query(f'{{service_name="{service or self.service}"}}')
         assert found["status"] == 200, found

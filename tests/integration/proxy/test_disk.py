@@ -69,7 +69,7 @@ def little_room(proxy: RunningProxy, slack: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):  # The proxy may have been killed in the meantime.
+        with contextlib.suppress(ProcessLookupError):  # The test may have killed the proxy.
             resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
 

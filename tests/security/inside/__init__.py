@@ -1,1 +1,1 @@
-"""Code that runs inside a container. It imports only standard modules, because `remote_exec` sends it as text."""
+"""Code that runs inside a container. It imports only the standard library, because `remote_exec` sends its source."""

@@ -253,7 +253,7 @@ def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def not_http_at_all(attack: Attack) -> Iterator[Try]:
-    """Send other protocols than HTTP, and targets with user information or another scheme.
+    """Send protocols other than HTTP, and targets with user information or another scheme.
 
     Only the proxy may respond.
     """

@@ -41,7 +41,7 @@ def responded(data: bytes) -> str:
 
 
 def certificate_names(sock: ssl.SSLSocket) -> set[str]:
-    """Return every host name in the peer's certificate. Search its bytes: Python has no X.509 parser."""
+    """Return every host name in the peer's certificate. Search its bytes: the standard library has no X.509 parser."""
     der = sock.getpeercert(binary_form=True) or b""
     found, at = set(), 0
     # Search for the tag 0x82, which marks a dNSName in SubjectAltName (RFC 5280, section 4.2.1.6).
