@@ -56,7 +56,7 @@ class LedgerRow(NamedTuple):
 
 @dataclass(slots=True)
 class Ledger:
-    """The part of a ledger that an audit covers, in 33 bytes of memory per line."""
+    """The part of a ledger that an audit covers. It takes 33 bytes of memory per line."""
 
     first: int = 0
     digests: bytearray = field(default_factory=bytearray)
@@ -201,7 +201,7 @@ _HIGHEST = 2**63
 
 
 class _Signatures:
-    """Check of checkpoint signatures. Without a key it yields no findings."""
+    """Checker of checkpoint signatures. Without a key it yields no findings."""
 
     def __init__(self, is_signed: SignatureCheck | None) -> None:
         self._is_signed = is_signed
@@ -257,9 +257,9 @@ def against_ledger(
     Args:
         source: name of the spool or the destination, for messages.
         ledger: the part of the ledger that the audit covers.
-        lines: all lines that claim to be of this instance, in any order.
+        lines: all lines that claim to belong to this instance, in any order.
         later: returns the hash of a line that was committed after the audit began; None if it does not know the line.
-        every_line: whether the lines come from the spool itself, which has every line that it did not delete.
+        every_line: whether the lines come from the spool itself: pruned lines may be absent there, unsent ones may not.
         is_signed: the signature check; without it, signatures are ignored.
         deletions: the deletions that the spool knows; tombstones among the lines are added to them.
     """
@@ -350,7 +350,7 @@ def _absent(
     *,
     every_line: bool,
 ) -> tuple[list[int], dict[str, int]]:
-    """Return the absent lines without an explanation, and the number of others by reason (`Report.explained`)."""
+    """Return the unexplained absent lines, and the number of explained ones by reason (`Report.explained`)."""
     room = list(dropped)
     explained: dict[str, int] = defaultdict(int)
     absent: list[int] = []
@@ -413,7 +413,7 @@ def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
 
 
 def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Return ``(first, last, count)`` of the lost lines that this line records; None if it records no loss."""
+    """Return ``(first, last, count)`` of the lost lines that ``sealed`` records; None if it records no loss."""
     if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
         return None
     first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
@@ -431,7 +431,7 @@ def _checkpoint_findings(sealed: dict[str, Any], ledger: Ledger) -> Iterator[Fin
 
 
 class _Bodies:
-    """Check of body hashes and of split records. The parts of a record directly follow its first line in the chain."""
+    """Checker of body hashes and split records. The parts of a record directly follow its first line in the chain."""
 
     def __init__(self) -> None:
         self.parts: dict[int, int] = {}
@@ -580,11 +580,11 @@ def by_itself(
 
 
 _MAX_GAP = 1_000_000
-"""Maximum number of successive absent lines that are examined one by one."""
+"""Longest gap whose lines are examined one by one. A longer gap is one finding, even if deletions explain it."""
 
 
 def _chosen(links: _Links) -> tuple[dict[int, bytes], int, list[Finding]]:
-    """Choose one line for each sequence number. Return their hashes by number, the count of duplicates, and findings.
+    """Choose one line per sequence number. Return the chosen hashes by number, the count of duplicates, and findings.
 
     If several lines have the same sequence number, choose the one whose hash is ``prev`` of the next line.
     """

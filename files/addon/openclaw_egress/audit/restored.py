@@ -23,7 +23,7 @@ from openclaw_egress.spool.restorations import Restore
 
 
 def lines_of_spool(store: Store, reader: SpoolReader, ledger: Ledger, end_ns: int) -> Iterator[ChainLine]:
-    """Yield the lines of the spool's current and previous instances at the destination.
+    """Yield the lines at the destination that the spool's current or previous instances wrote.
 
     Omit the lines that a previous instance wrote after the backup: `branches` checks these.
     """
@@ -78,8 +78,8 @@ def _head_of(restore: Restore) -> tuple[int, str] | None:
 def _check_in_branch(is_signed: SignatureCheck | None, seq: int) -> SignatureCheck | None:
     """Return a signature check for the lines of a branch.
 
-    They are signed with the key of the instance that wrote the backup's newest line ``seq``, but their own numbers
-    would select the restored spool's key.
+    These lines are signed with the key of the instance that wrote line ``seq``, the newest of the backup. Always select
+    the key by ``seq``, because the numbers of the lines themselves would select the restored spool's key.
     """
     return None if is_signed is None else lambda signature, text, _: is_signed(signature, text, seq)
 
@@ -87,7 +87,7 @@ def _check_in_branch(is_signed: SignatureCheck | None, seq: int) -> SignatureChe
 def _with_lost_lines(report: Report, restore: Restore) -> Report:
     """Count the lines that are absent at the end of a branch as lost by the restoration.
 
-    Remove the finding about them, because it would recur in every audit without a remedy.
+    Remove the finding about them: it has no remedy and would recur in every audit.
     """
     lost = restore.replaced_seq - max(report.last_seq, restore.seq)
     if _head_of(restore) is None or lost <= 0:
@@ -110,7 +110,7 @@ def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, st
     for line in store.lines(restore.instance_id, restore.begin_ns, end_ns):
         sealed = head_of(line.text)
         if sealed is None or sealed["seq"] < restore.seq:
-            continue  # `lines_of_spool` yields this line, for the check against the ledger.
+            continue  # This line is not in the branch; `lines_of_spool` yields it.
         if sealed["seq"] == restore.seq + 1 and newest is not None and sealed["prev"] != newest.hex():
             strays.append(restore.seq + 1)
         yield line

@@ -111,7 +111,7 @@ class Loki(_Reader):
                 yield from found
                 start = end
             elif found[0].time_ns == last:
-                # All lines of this page have the same time: request a larger page that begins at that time.
+                # All lines of this page have the same timestamp: request a larger page that begins with it.
                 if self._page == _LARGEST_PAGE:
                     yield from found
                     start = last + 1

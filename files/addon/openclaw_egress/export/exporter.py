@@ -10,15 +10,17 @@ records wait in the spool, and `Exporter.state` says what to fix.
 Five rules follow from Loki's behaviour:
 
 1. The records of a push span at most 30 minutes. Loki stores the valid records of a refused push, and it refuses
-   records that are one hour older than the newest record of their stream. A longer push could not be repeated.
+   records that are one hour older than the newest record of their stream. With a longer span, the stored records could
+   make the older ones too old for the retry.
 2. After repeated failures with any status the exporter halves the push. A push that is too large can fail every time,
    with 413, 429, 500, 503, a timeout or a reset. The next push starts at the size that was accepted.
 3. A line that fails when sent alone is dead-lettered only if the destination accepts a small probe after each failure.
    While the destination accepts nothing, every line waits.
 4. A line whose time is too far ahead of the destination's clock waits until the destination accepts that time. Lines
    with earlier times are sent first, even if they are committed later.
-5. The exporter keeps a pace below Loki's rate limits (see `pace`). It sends lines in order of time, so a new line waits
-   for the backlog before it: Loki refuses lines that are one hour older than the newest line of their stream.
+5. The exporter keeps a pace below Loki's rate limits (see `pace`). It sends lines in the order of their timestamps, so
+   a new line waits until the backlog is sent: Loki refuses lines that are one hour older than the newest line of their
+   stream.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""Maximum size of a push in bytes, counted with one resource per record. Loki's defaults: 4 MiB per message, 4 MB/s."""
+"""Maximum size of a push in bytes (sum of `StoredRecord.size`). Loki's defaults: 4 MiB per message, 4 MB/s."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
 """Lowest push limit. A push always holds at least one line, so with this limit lines are sent one at a time."""
@@ -65,7 +67,7 @@ MAX_BURIED_IN_A_ROW = 10
 """After this many dead letters without an accepted record between them, the exporter pauses."""
 
 _NOT_STORED = re.compile(r"received message larger than max")
-"""Matches the message of a 5xx response if the destination has stored nothing of the push."""
+"""Matches the message of a 5xx response if the destination stored no record of the push."""
 _OLDEST = re.compile(r"oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
@@ -111,7 +113,7 @@ class Exporter:
         environ: the variables ``OTEL_EXPORTER_OTLP_*``, by default those of the process.
         max_push_bytes: largest push, before compression.
         max_pause: longest pause between attempts, in seconds; a longer ``Retry-After`` of the destination overrides it.
-        max_bytes_per_second: pace of the pushes; each record counts with its own resource. 0 means no limit.
+        max_bytes_per_second: pace of the pushes, counted as the sum of `StoredRecord.size`. 0 means no limit.
         jitter: returns the factor for each pause, a number in [0, 1).
         clock: returns monotonic seconds, for pace and log.
         wait: waits for an event, at most the given number of seconds; used to keep the pace.
@@ -151,7 +153,7 @@ class Exporter:
         self._last_success: float | None = None
         self._oldest: _Oldest | None = None
         self._sent: dict[int, str] = {}
-        """Maps the sequence number of each line that a failed push may have delivered to the response's message."""
+        """For each line that a failed push may have delivered: its sequence number, and the message of the response."""
         self._alone = _Alone()
         self._horizon_ns: int | None = None
         self._horizon_until = 0.0
@@ -267,7 +269,7 @@ class Exporter:
         records = self._spool.still_pending(records)
         if not records:
             return True
-        self._pace.spend(_size(records))  # Before the request, whose duration then shortens the wait.
+        self._pace.spend(_size(records))  # Call this before the request: its duration counts toward the wait.
         result = sender.send(assemble((record.resource, record.otlp) for record in records))
         if result.verdict is Verdict.ACCEPTED:
             self._succeeded(records)
@@ -356,9 +358,10 @@ class Exporter:
             self._sent[record.seq] = result.message
 
     def _refused(self, records: Sequence[StoredRecord], result: PushResult) -> bool:
-        """Hold back a record that was refused when sent alone if it is too new; else dead-letter or acknowledge it.
+        """Handle the refusal of a record that was sent alone.
 
-        Return whether to continue without a pause.
+        Hold it back if it is too new. If it is too old, see `_late`. Otherwise dead-letter it. Return whether to
+        continue without a pause.
         """
         reason = "too_large" if result.verdict is Verdict.TOO_LARGE else _reason(result.message)
         if reason == "too_new":
@@ -385,9 +388,9 @@ class Exporter:
         return True
 
     def _late(self, records: Sequence[StoredRecord], result: PushResult) -> None:
-        """Dead-letter records that the destination refused as too old or too far behind.
+        """Dead-letter records that the destination refused as too old, or as too far behind the newest of their stream.
 
-        Acknowledge those too far behind instead, if an earlier push that failed may have delivered them.
+        If an earlier failed push may have delivered a record that is too far behind, acknowledge the record instead.
         """
         reason = _reason(result.message)
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
@@ -402,7 +405,7 @@ class Exporter:
         if len(late) == 1 or (late and len(records) == 1):
             self._dead_letter(late, f"{reason}: {result.message}")
         elif late:
-            # Loki's message names only one line, but the oldest acceptable timestamp in it applies to all of these.
+            # Loki's message names only one line, but its oldest acceptable timestamp applies to all lines in `late`.
             oldest = _OLDEST.search(result.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
             self._dead_letter(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
@@ -415,7 +418,7 @@ class Exporter:
         log.error("%d lines, from seq %d on, are now dead letters: %s", len(records), records[0].seq, why)
 
     def _succeeded(self, records: Sequence[StoredRecord]) -> None:
-        if self._horizon_ns is None:  # Held-back lines are not a backlog.
+        if self._horizon_ns is None:  # Do not log lines that are held back as a backlog.
             self._drain.begin(self._spool.stats(), records[0].time_ns)
         seqs = [record.seq for record in records]
         self._spool.acknowledge(seqs)
@@ -475,7 +478,7 @@ def _too_old(message: str, records: Sequence[StoredRecord]) -> Sequence[StoredRe
     """Return the records of a push that are older than the oldest timestamp that the destination accepts.
 
     An outage of days leaves thousands of such records, so find them all with one response. If the push contains several
-    streams, return none, because Loki computes the limit for each stream.
+    streams, return none, because Loki computes that timestamp separately for each stream.
     """
     found = _OLDEST.search(message)
     if not found or len({record.resource for record in records}) != 1:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 class Pace:
     """A limit of bytes per second for pushes of any size.
 
-    After each push, the next one must wait as long as the pushed bytes take at the limit. In any period, the bytes
-    therefore exceed the limit by at most one push.
+    After a push of N bytes, the next one must wait N / ``bytes_per_second`` seconds. In any period, the bytes therefore
+    exceed the limit by at most one push.
 
     Args:
         bytes_per_second: the limit; 0 is no limit.

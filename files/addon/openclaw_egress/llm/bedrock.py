@@ -261,6 +261,6 @@ INVOKE_OTHER = replace(
     name="bedrock-invoke",
     path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){MODEL_ID}{_INVOKE}"),
     examples=("/model/meta.llama3-3-70b-instruct-v1:0/invoke", "/model/amazon.nova-canvas-v1:0/invoke"),
-    # Use the general operation: the path does not show whether the model generates text, images or speech.
+    # Use the most general operation name: the path does not show whether the model generates text, images or speech.
     operation="generate_content",
 )

@@ -194,7 +194,7 @@ def _content(content: object) -> Iterator[Part]:
 
 
 def _part(part: Mapping[str, Any]) -> Iterator[Part]:
-    """Yield the part for an element of a message's content. The format of elements depends on the API."""
+    """Yield the parts in one element of a message's content. The format of elements depends on the API."""
     kind = str(part.get("type") or "")
     text = next((part[name] for name in ("text", "content", "thinking") if isinstance(part.get(name), str)), "")
     if kind in ("reasoning", "thinking", "redacted_thinking", "thought") or part.get("thought") is True:

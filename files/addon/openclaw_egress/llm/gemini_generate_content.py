@@ -90,7 +90,7 @@ def _unwrapped(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _id_in(value: Mapping[str, Any]) -> str | None:
-    # Use `traceId` for Cloud Code Assist, because its client reports this id.
+    # Use `traceId` as the id of a Cloud Code Assist response, because its client reports this id.
     return text_of(_unwrapped(value).get("responseId")) or text_of(value.get("traceId"))
 
 

@@ -1,4 +1,4 @@
-"""Google's Interactions API of the Gemini API and of Vertex AI, plain and streamed.
+"""Google's Interactions API, as a part of the Gemini API and of Vertex AI, plain and streamed.
 
 Source: https://ai.google.dev/api/interactions-api and the types of the package `google-genai`. `total_tokens` is the
 sum of four counts: `total_input_tokens`, which includes `total_cached_tokens`; `total_tool_use_tokens`, which is input
@@ -6,9 +6,10 @@ too; `total_output_tokens`; and `total_thought_tokens`. The last event of a stre
 document how to add up the counts of earlier events, so an aborted stream has no usage. The finish reason is the status
 of the interaction.
 
-Other servers may use the path, because it is short, and a request to one of Google's agents names no model. Therefore
-the reader accepts an object only if it is an interaction, one of its events, or an error. Google does not document how
-the stored history of `previous_interaction_id` is billed, so the cost of such a call is unknown.
+Other servers may use the path, because it is short. A missing model does not reveal such a server, because a request to
+one of Google's agents names no model either. Therefore the reader accepts an object only if it is an interaction, one
+of its events, or an error. Google does not document how the stored history of `previous_interaction_id` is billed, so
+the cost of such a call is unknown.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Billing:
     web_fetches: int | None = None
     """Number of pages that Anthropic's server tool fetched. The fetches are free."""
     billed_input_tokens: int | None = None
-    """Cohere's billed counts. The price depends on them instead of on the counts of `Usage`."""
+    """Input tokens that Cohere bills. This and `billed_output_tokens` determine the price instead of `Usage`."""
     billed_output_tokens: int | None = None
     several_prompts: bool = False
     """Whether `Usage` is the sum of several calls to the model, so that the length of each prompt is unknown."""

@@ -95,7 +95,7 @@ class RequestReader:
 
 
 class PlainReader:
-    """Reader of one JSON object. Of a body larger than `max_bytes`, it reads only the members in `api.members`."""
+    """Reader of one JSON object. If the body exceeds `max_bytes`, it reads only the members in `api.members`."""
 
     def __init__(self, api: Api, max_bytes: int = MAX_PLAIN_BYTES) -> None:
         self._api = api
@@ -129,7 +129,7 @@ class PlainReader:
         return self._api.whole(self._members.found if self._members is not None else {})
 
     def _lines_in(self, body: bytearray) -> ResponseFacts | None:
-        """Read the body as JSON lines, which may have no content type. Return None if it has fewer than two objects."""
+        """Read the body as JSON lines, whose content type may be missing. Return None if it has fewer than two."""
         stream = JsonStreamReader(self._api, lines=True)
         for at in range(0, len(body), _SLICE_BYTES):
             stream.feed(bytes(body[at : at + _SLICE_BYTES]))

@@ -66,7 +66,7 @@ _UNDECIDED_TIERS = {"auto", "standard_only"}
 """Requested service tiers that let the provider choose the tier. The response reports the chosen tier."""
 _STANDARD_SPEEDS = {"standard"}
 _STANDARD_REGIONS = {"global", "not_available"}
-"""Anthropic's regions with the prices in the data. ``not_available`` means that the model has no choice of region."""
+"""Anthropic's regions with the prices in the data. ``not_available``: the region of the model cannot be chosen."""
 _OWN_PRICES = {
     "cache_read_tokens": "cache_read_mtok",
     "cache_write_1h_tokens": "cache_write_1h_mtok",
@@ -123,7 +123,7 @@ class PriceTable:
         if not re.fullmatch(listed.hosts, host.lower().rstrip(".")) or not _at_standard_terms(asked, billing):
             return None
         if provider == "aws.bedrock" and "anthropic." not in model:
-            return None  # Other makers' prices differ by Region, and the data has only those of one Region.
+            return None  # Other models' prices differ by Region, but the data has those of only one Region.
         if provider == "openai" and "-search-" in model:
             return None  # Each search with these models is billed, but no response reports the number of searches.
         if billing.incomplete or (usage.output_tokens is None and not billing.no_output):
@@ -202,7 +202,7 @@ def _at_standard_terms(asked: RequestFacts, billing: Billing) -> bool:
 def _depends_on_the_hour(model: ModelInfo, when: datetime) -> bool:
     """Return whether the price depends on the hour of the day, as DeepSeek's peak prices do.
 
-    Such a price is ambiguous, because it does not apply on weekends and holidays, which the data does not define.
+    Such a price is ambiguous: peak prices do not apply on weekends and holidays, but the data does not say so.
     """
     prices = model.prices if isinstance(model.prices, list) else []
     limits = (price.constraint for price in prices)

@@ -9,7 +9,7 @@ Sources: OpenAI's guide "WebSocket mode" (developers.openai.com/api/docs/guides/
   repeats the `stream_id`.
 - Only some events contain the response's ID. Others belong to the response in progress with the same `stream_id`.
 - A response can follow another response without a request (`response.steer`).
-- `error` with a `sequence_number` ends the response in progress. Without a `sequence_number` it refuses a request.
+- `error` with a `sequence_number` ends the response in progress. Any other `error` reports a refused request.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from openclaw_egress.llm.model import (
     text_of,
 )
 
-# The codes in `WatsonxError` of IBM/watsonx-ai-java-sdk, except those of other APIs, and one code from its tests.
+# The codes of this API in `WatsonxError` of IBM/watsonx-ai-java-sdk, and one more code from the tests of that SDK.
 _ERRORS = frozenset(
     """authentication_token_expired authentication_token_not_valid authorization_rejected invalid_input_argument
     invalid_request_entity json_type_error json_validation_error model_no_support_for_function model_not_supported

@@ -1,4 +1,4 @@
-"""Every metric of ``/metrics``: name, type, labels, unit and meaning. `make docs` generates docs/metrics.md from them.
+"""All metrics of ``/metrics``: name, type, labels, unit and meaning. `make docs` generates docs/metrics.md from them.
 
 Naming: https://prometheus.io/docs/practices/naming/. OpenTelemetry's conventions for generative AI
 (https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md) define the names,

@@ -30,14 +30,14 @@ class Metrics:
         self._model_calls = ModelCalls(self.registry)
 
     def count_call(self, call: Call) -> None:
-        """Count the response of one exchange and, for a call to a model, its tokens, cost and times."""
+        """Count the response of one exchange and, for a call to a model, its tokens, cost and durations."""
         self._responses.labels(call.class_name, str(call.status) if call.status else "none").inc()
         self._model_calls.count(call)
 
     def gauges(self, read: Callable[[], Mapping[str, float]]) -> None:
         """Register gauges without labels. Each scrape calls ``read``, which returns their values by name.
 
-        The names are without `PREFIX`.
+        The names do not include `PREFIX`.
         """
         self.registry.register(_Gauges(read))
 

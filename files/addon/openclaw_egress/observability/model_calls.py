@@ -65,14 +65,14 @@ class Places[Value: Hashable]:
         self._of_class: defaultdict[str, set[Value]] = defaultdict(set)
 
     def take(self, class_name: str, value: Value) -> bool:
-        """Add the value, unless the limit of the class is reached. Return whether the class has the value."""
+        """Add the value for the class, unless the limit is reached. Return whether it was added, now or earlier."""
         taken = self._of_class[class_name]
         if value not in taken and len(taken) < self._most:
             taken.add(value)
         return value in taken
 
     def has(self, class_name: str, value: Value) -> bool:
-        """Return whether the class has the value."""
+        """Return whether the value was added for the class."""
         return value in self._of_class[class_name]
 
 
@@ -156,5 +156,5 @@ def _wanted(call: Call) -> _Labels:
 
 
 def _other(model: str) -> str:
-    """Return the label of a model that has no label of its own; empty if the call names no model."""
+    """Return `OTHER`, the label value of all models beyond the limit; empty if the call names no model."""
     return model and OTHER

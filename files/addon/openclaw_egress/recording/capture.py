@@ -523,7 +523,7 @@ class ExchangeCapture:
         return Body(text=REDACTED, encoding="utf-8", size=body.size or body.wire_size, sha256=None, truncated=True)
 
     def known(self) -> dict[str, Any]:
-        """Return the redacted fields of an `ExchangeRecord` that are known so far, without the bodies and the end."""
+        """Return the redacted fields of an `ExchangeRecord` known so far, without the bodies, outcome and end time."""
         if self._response_headers_known is None:
             self._response_headers_known = self._redacted(self.response_headers)
         if self._request_known is None:

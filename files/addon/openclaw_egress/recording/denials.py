@@ -1,6 +1,6 @@
 """Rate limit for denial records, so that a client in a loop cannot fill the spool. Further denials are summarised.
 
-`group_denials` combines single records and summaries. Pure functions.
+`group_denials` combines single records and summaries. This module does no I/O.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ _TOKEN = _RUN + b".:"
 _SHORTEST = 20
 _HEAD = 512
 _CONTEXT = 128
-"""Number of previous bytes to keep, because a match can depend on them, such as on the name of an AWS secret key."""
+"""Number of previous bytes to keep, because a match can depend on them: an AWS secret key must follow its name."""
 
 
 def _map_of(members: bytes) -> bytes:
@@ -220,13 +220,13 @@ class Masker:
     def feed(self, data: bytes) -> bytes:
         """Process the next bytes. Return the bytes that need not be held back, with secrets masked."""
         if self._held.startswith(_BEGIN) and len(self._held) < MAX_PEM and not data.translate(None, _PEM_BYTES):
-            # These bytes cannot end the key, so skip the search: a key may arrive in many small pieces.
+            # These bytes cannot end the key. Searching again for each small piece would take quadratic time.
             self._held += data
             return b""
         return self._settle(data, final=False) if data else b""
 
     def finish(self) -> bytes:
-        """Return the bytes that are held back, with secrets masked, because no secret continues after them."""
+        """Return the bytes that are held back, with secrets masked. Call this at the end of the body or message."""
         rest = self._settle(b"", final=True) if self._held else b""
         self._before, self._inside_long = b"", False
         return rest
@@ -323,7 +323,7 @@ def _token_end(text: bytes, start: int) -> int:
 
 
 def _pem_spans(text: bytes, low: int, cut: int, *, final: bool) -> tuple[list[_Span], int]:
-    """Return the PEM private keys from ``low`` to ``cut``, and the end of the bytes that need not be held back."""
+    """Return the spans of PEM private keys in ``text[low:cut]``, and the position from which to hold bytes back."""
     spans: list[_Span] = []
     at = text.find(_BEGIN, low)
     while 0 <= at < cut:
@@ -354,7 +354,7 @@ def _own_spans(text: bytes, start: int, pattern: MaskPattern) -> list[_Span]:
 
 
 def _token_spans(text: bytes, low: int, cut: int, pem: list[_Span]) -> list[_Span]:
-    """Return the secrets in the tokens between ``low`` and ``cut``, without those in PEM keys."""
+    """Return the spans of secrets in ``text[low:cut]``. Skip the spans in ``pem``, which are already masked as keys."""
     spans: list[_Span] = []
     tokens = b""
     for begin, end in zip([low, *(span.end for span in pem)], [*(span.start for span in pem), cut], strict=True):
@@ -373,14 +373,14 @@ def _token_spans(text: bytes, low: int, cut: int, pem: list[_Span]) -> list[_Spa
 
 
 def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
-    """Return the secrets in one token."""
+    """Return the spans of secrets in the token ``text[start:end]``."""
     spans: list[_Span] = []
     limit = start + _HEAD if end - start > LONG_TOKEN else end
     end = min(end, start + MAX_TOKEN)
     words = text[start:limit].translate(_WORD_MAP)
     at = start + _escape_length(text, start)
     if text[max(start - 1, 0) : start].isalnum():
-        # The token directly follows another secret, so no secret begins before its next word.
+        # The token directly follows another secret, so its first word cannot begin a secret.
         at = start + words.find(b" ") + 1 if b" " in words else limit
     while at < limit:
         span = _key_at(text, at, end)
@@ -401,7 +401,7 @@ def _escape_length(text: bytes, start: int) -> int:
 
 
 def _key_at(text: bytes, at: int, end: int) -> _Span | None:
-    """Return the secret that begins at a position, if there is one."""
+    """Return the span of the secret that begins at ``text[at]``; None if none begins there."""
     for name, pattern, dashes in _BY_HEAD.get(text[at : at + 2], ()):
         if dashes and text[at - 1 : at] in (b"-", b"_"):
             continue
@@ -413,7 +413,7 @@ def _key_at(text: bytes, at: int, end: int) -> _Span | None:
 
 
 def _aws_secret(text: bytes, start: int, end: int) -> list[_Span]:
-    """Return the AWS secret key in a token of at least 40 bytes, if the name of such a key precedes it."""
+    """Return the span of an AWS secret key in a token of at least 40 bytes, if the name of such a key precedes it."""
     if not 40 <= end - start <= _CONTEXT:
         return []
     near = text[max(start - 64, 0) : end]

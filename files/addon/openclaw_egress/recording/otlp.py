@@ -73,8 +73,8 @@ def encode_resource(resource: Resource) -> bytes:
 def with_namespace(encoded: bytes, part: str) -> bytes:
     """Return an encoded resource whose ``service.namespace`` ends with ``part``, so that Loki uses another stream.
 
-    The namespace becomes ``part``, or ``NAMESPACE/part`` if the operator has set one. A part that was added before is
-    replaced: it has the same text up to the first hyphen.
+    The namespace becomes ``part``, or ``NAMESPACE/part`` if the operator has set one. An earlier
+    part of the same kind (with the same text up to the first hyphen) is replaced.
     """
     head, scope = _heads(encoded)
     logs = ResourceLogs.FromString(head)

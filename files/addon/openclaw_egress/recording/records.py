@@ -92,7 +92,7 @@ class ExchangeRecord:
     client: str = ""
     """IP address of the client."""
     outcome: str = "complete"
-    """The way in which the exchange ended: one of `OUTCOMES`."""
+    """How the exchange ended: one of `OUTCOMES`."""
     rule: str = ""
     reason: str = ""
     code: str = ""

@@ -114,7 +114,7 @@ def redact_url(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return a log message without keys, and without secrets in URLs, in header-like pairs or after ``Bearer`` etc."""
+    """Return a log message without keys, and without secrets in URLs, header-like pairs or authorization values."""
     text = _NAMED_SECRET.sub(lambda match: match.group(1) + REDACTED, clean_text(text))
     return _redact_value(text)
 

@@ -1,4 +1,4 @@
-"""The messages of a WebSocket in a record: their number, bytes and sizes, and how they form a body. Pure.
+"""The messages of a WebSocket in a record: their number and sizes, and the body that they form. Pure.
 
 A body contains the messages of one direction in order, separated by line feeds. The sizes show where each message ends,
 even if messages contain line feeds.
@@ -38,7 +38,7 @@ class Messages:
         return SEPARATOR + payload if begins and not first else payload
 
     def facts(self) -> dict[str, Any]:
-        """Return the count, bytes and sizes of these messages, as members of the record's JSON."""
+        """Return the number, total bytes and sizes of these messages, as members of the record's JSON."""
         return {"messages": self.count, "bytes": self.size, "sizes": list(self.sizes)}
 
 

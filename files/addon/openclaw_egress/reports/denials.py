@@ -10,7 +10,7 @@ CLIENTS_SHOWN = 3
 
 
 def short_clients(clients: Sequence[str]) -> str:
-    """Return the first clients as text, and the number of further clients."""
+    """Return a text with the first clients and, if there are more, their number: ``10.0.0.5 and 3 more``."""
     more = len(clients) - CLIENTS_SHOWN
     return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -97,9 +97,9 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
     Raises:
         SpoolError: the spool or a key cannot be read, or the file exists or cannot be written.
     """
-    if str(target) == "-":  # `egress restore -` reads standard input.
+    if str(target) == "-":  # `egress restore` reads "-" as standard input, so a user may try it here.
         raise SpoolError("-: a backup cannot be written to standard output: name a new file")
-    if target.is_dir():  # An empty name is the working directory.
+    if target.is_dir():  # This includes an empty name: Path("") is the working directory.
         raise SpoolError(f"{target} is a directory: name a new file")
     if os.path.lexists(target):
         raise SpoolError(f"{target} exists already: name another file")
@@ -115,7 +115,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
             made = _complete(db, files)
         os.fsync(descriptor)
         try:
-            os.link(copy, target, follow_symlinks=False)  # Use a link, because a rename would replace an existing file.
+            os.link(copy, target, follow_symlinks=False)  # Unlike a rename, a link never replaces a file.
             _sync_directory(target.parent)
         except OSError as error:
             raise SpoolError(f"{target}: {error.strerror}; name a file in a local file system") from None
@@ -136,7 +136,7 @@ def _files_of(settings: Settings, *, keys: bool) -> Iterator[tuple[str, bytes]]:
 
 
 def _complete(db: sqlite3.Connection, files: dict[str, bytes]) -> Made:
-    """Turn a copy of the spool into a backup: delete exchanges in progress, add the files. Return a description."""
+    """Turn a copy of the spool into a backup: delete exchanges in progress and add the files. Return a description."""
     db.execute("PRAGMA journal_mode = MEMORY")
     db.execute("PRAGMA secure_delete = ON")
     db.execute("BEGIN")
@@ -417,7 +417,7 @@ def _record_of(made: Made, key: str, why: str, replaced: _Replaced) -> EventReco
 
 
 def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
-    """If the backup contains keys, write those that are absent. Return their names. Never replace a different key."""
+    """Write the backup's keys that ``directory`` lacks. Return their names. Refuse to replace a different key."""
     if KEY_FILE not in files:
         return ()
     files = {name: content for name, content in files.items() if name in (*_KEYS, PUBLIC_FILE)}
@@ -465,7 +465,7 @@ def _put_aside(path: Path) -> Path:
         log_aside.unlink(missing_ok=True)
         raise SpoolError(f"spool {path}: {error}; stop each program that uses it, and free space if needed") from None
     except sqlite3.DatabaseError:
-        in_use = 0  # The file is damaged, which can be the reason for the restoration: keep its WAL with it.
+        in_use = 0  # Continue: a damaged file may be the reason to restore. `aside` also keeps its WAL.
     if in_use:
         raise SpoolError(f"spool {path}: another program reads it; stop it (`egress ui`, `egress tail`) and try again")
     for side in _SIDE_FILES[:2]:

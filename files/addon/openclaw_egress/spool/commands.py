@@ -224,7 +224,7 @@ class CommandQueue:
     def _clear_log(self) -> bool:
         """Truncate SQLite's WAL, which still contains deleted lines. Return False if a reader prevented it."""
         with spool_errors(self._storage.path), contextlib.closing(connect(self._storage.path)) as db:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # Copy most pages without blocking writers.
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # First copy most pages without blocking writers.
             db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             return bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 

@@ -16,7 +16,7 @@ from openclaw_egress.spool.storage import Storage
 _PENDING, _PENDING_BY_TIME = "INDEXED BY records_pending", "INDEXED BY records_pending_by_time"
 _LAST_NS = 2**63 - 1
 BEHIND_NS = 30 * 60 * 10**9
-"""Age of a line, relative to the newest acknowledged one, from which it is sent again in a stream of its own.
+"""If a line is older than the newest acknowledged one by more than this, `send_again` moves it to a new stream.
 
 Loki refuses a line that is an hour behind the newest line of its stream. Half of that leaves time for newer lines.
 """
@@ -59,7 +59,7 @@ class ExportQueue:
 
         Args:
             limit_bytes: maximum total of `StoredRecord.size`.
-            before_ns: exclude lines with this time or a later one.
+            before_ns: exclude lines with this timestamp or a later one.
             span_ns: maximum time between the first and the last line.
         """
         found: list[StoredRecord] = []
@@ -100,7 +100,7 @@ class ExportQueue:
         return (row[0], row[1]) if row else None
 
     def pending_since(self, time_ns: int) -> int:
-        """Return the number of pending lines with this time or a later one."""
+        """Return the number of pending lines with this timestamp or a later one."""
         with spool_errors(self._path):
             query = f"SELECT count(*) FROM records {_PENDING_BY_TIME} WHERE state = 0 AND time_ns >= ?"  # noqa: S608
             return int(self._connections.get().execute(query, (time_ns,)).fetchone()[0])
@@ -110,12 +110,12 @@ class ExportQueue:
 
         Args:
             seqs: sequence numbers of the lines.
-            why: the reason to treat them as acknowledged without a confirmation. A new line of the chain records it.
+            why: the reason to count unconfirmed lines as acknowledged; a new line records it. None for confirmed lines.
         """
         try:
             self._mark_acknowledged(seqs, why)
         except SpoolError:
-            # The disk may be full. Release the reserve and retry: only lines marked as acknowledged can be deleted.
+            # The disk may be full. Release the reserve and retry: marking these lines allows pruning to delete them.
             if not release_reserve(self._storage.path):
                 raise
             self._mark_acknowledged(seqs, why)
@@ -133,9 +133,9 @@ class ExportQueue:
         Return their sequence numbers. Add a line to the chain that lists them. Call this inside a transaction of the
         storage.
 
-        Lines that are far behind get a stream of their own, because Loki refuses them in their first one. It has the
-        same labels except ``service.namespace``, so queries by service or instance find the lines. Each command needs
-        a new stream: its lines may be far behind those of an earlier command.
+        Move lines that are far behind (`BEHIND_NS`) to a new stream, because Loki refuses them in the original one. The
+        new stream has the same labels except ``service.namespace``, so queries by service or instance find the lines.
+        Each command needs a new stream: its lines may be far behind those of an earlier command.
         """
         changed = self._change_state(seqs, PENDING, None, old)
         self._move_old(changed, f"resent-{command_id}")
@@ -144,7 +144,7 @@ class ExportQueue:
         return changed
 
     def _move_old(self, seqs: Sequence[int], stream: str) -> None:
-        """Give those of these lines that are far behind a resource with a namespace of their own."""
+        """Move the lines that are far behind (`BEHIND_NS`) to another stream: add ``stream`` to their namespace."""
         db, oldest = self._storage.db, self._ledger.newest_acknowledged_ns - BEHIND_NS
         chosen = "seq IN (SELECT value FROM json_each(?)) AND time_ns < ?"
         values = (json.dumps(seqs), oldest)

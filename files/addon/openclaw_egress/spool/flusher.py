@@ -103,7 +103,7 @@ class Flusher:
                 else:
                     self._renew_reserve()
                 if self._storage.problem is None:
-                    with contextlib.suppress(SpoolError):  # The storage keeps the error for the next round.
+                    with contextlib.suppress(SpoolError):  # `Storage.problem` keeps the error for the next round.
                         self.fold_usage()
                         self._run_commands()
                 self.problem = None

@@ -21,7 +21,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""If the clock is set back by at most this, timestamps still increase. If it is set back further, they follow it."""
+"""If the clock is set back by no more than this, timestamps still increase. Otherwise they follow the clock."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -83,7 +83,7 @@ class Ledger:
         rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
-            # Timestamps must increase within a record, so handle a clock that was set back only before its first line.
+            # Follow a clock that was set back, but only at the first line: timestamps must increase within a record.
             if not ledger and state.time_ns - now > MAX_SKEW_NS:
                 self._set_back(now)
             state.seq += 1
@@ -101,9 +101,9 @@ class Ledger:
     def _set_back(self, now_ns: int) -> None:
         """If the clock was set back, use its time for the next lines, and write a line about the change.
 
-        Never go back beyond the newest acknowledged timestamp. Loki refuses lines that are more than 10 minutes ahead
-        of its own clock, so a timestamp that it acknowledged was right, and this host's clock is wrong now. Loki also
-        refuses lines that are more than an hour older than the newest line of their stream.
+        Never use a time before the newest acknowledged timestamp. Loki refuses lines that are more than 10 minutes
+        ahead of its own clock, so an acknowledged timestamp was right, and an earlier time is wrong. Loki also refuses
+        lines that are more than an hour older than the newest line of their stream.
         """
         state = self._storage.totals
         back_to, before = max(now_ns, self.newest_acknowledged_ns), state.time_ns

@@ -27,7 +27,7 @@ class Restore(NamedTuple):
     key: str
     """Public signing key of the instance ``instance_id``; empty if the backup had none."""
     begin_ns: int
-    """Time of the backup's newest line in Unix nanoseconds; without any line, the time when the spool was created."""
+    """Time of the backup's newest line, or of the spool's creation if the backup has no lines, in Unix nanoseconds."""
     lost_lines: int | None
     """Number of lines of the replaced spool that are not in the backup; None if that spool could not be read."""
     replaced_seq: int

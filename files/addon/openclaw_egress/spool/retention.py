@@ -181,7 +181,7 @@ class Retention:
 
 
 def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: int) -> Iterator[Line]:
-    """Yield rows until one is younger than the limit; see `Retention.expire`. A row begins with its timestamp."""
+    """Yield the rows that `Retention.expire` treats as older than ``before_ns``. A row begins with its timestamp."""
     ahead: list[Line] = []
     for row in rows:
         if row[0] < before_ns:
@@ -197,7 +197,7 @@ def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: i
 def _take(
     rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
 ) -> list[tuple[int, int, str, int, str]]:
-    """Return the first rows that have ``needed`` bytes together. With ``whole``, add the rest of the last exchange."""
+    """Return the first rows whose sizes add up to ``needed``. With ``whole``, include all rows of the last exchange."""
     taken: list[tuple[int, int, str, int, str]] = []
     total = ranges = 0
     for row in rows:

@@ -43,11 +43,11 @@ USER_VERSION = 2
 CLOCK_SET_BACK = "clock_set_back_"
 """Prefix of the keys in the table ``meta`` that name lines before which the clock was set back."""
 RESTORED = "restored_"
-"""Prefix of the keys in the table ``meta`` that name the newest line of a backup from which the spool was restored."""
+"""Prefix of the keys in the table ``meta`` for restorations. A key ends with the number of the backup's newest line."""
 PRUNED_SEQ = "pruned_seq"
 """Key in the table ``meta`` for the sequence number of the newest acknowledged or local line that the spool deleted."""
 KEPT = "INDEXED BY records_kept"
-"""Index hint for SQL queries. Without it, SQLite uses `records_by_state` and sorts all lines, with their bodies."""
+"""Index for acknowledged and local lines in the order of ``seq``. Without it, SQLite sorts lines and their bodies."""
 ROW_BYTES = 512
 """Approximate size of a row without ``otlp``, in bytes: columns and indexes."""
 

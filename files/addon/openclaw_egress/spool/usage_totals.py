@@ -73,7 +73,7 @@ _PRIMARY_KEY = ("hour", *GROUP)
 _SAME = " AND ".join(f"{name} = ?" for name in _PRIMARY_KEY)
 _TIMES = ("duration", "first_chunk")
 _WHOLE, _HALVES = ("",), (" >> 32", " & 4294967295")
-"""SQL operations on counts before ``sum``, which fails above `MOST`. `_HALVES` splits them into high and low bits."""
+"""SQL to append to each count inside ``sum``. `_HALVES` splits the counts, because ``sum`` fails above `MOST`."""
 
 
 @dataclass(slots=True)
@@ -292,8 +292,8 @@ def _folded_totals(
     times: bool,
 ) -> dict[tuple[str | int, ...], Usage]:
     """Return the totals of the stored hours. ``bits`` is `_WHOLE`, or `_HALVES` to sum high and low bits separately."""
-    # Group in the order of the primary key first, so that SQLite sorts these groups instead of all rows. Do not group
-    # by the whole key, because then each row would be its own group.
+    # First group by a prefix of the primary key, which needs no sorting. SQLite then sorts only these groups for the
+    # final grouping. If the prefix would be the whole key, skip this step: each row would be its own group.
     depth = max((_PRIMARY_KEY.index("hour" if name == DAY else name) for name in by), default=0) + 1
     inner = ", ".join(_PRIMARY_KEY[:depth])
     shown = ["local_day(hour)" if name == DAY else name for name in by]

@@ -170,7 +170,7 @@ class Spool:
     def recover(self) -> int:
         """Record the exchanges that a crash interrupted. Return their number.
 
-        Delete exchanges of which no byte was sent, because the request was held back until the journal had all of it.
+        If no byte of an exchange was sent (see `_never_left`), delete it instead.
         """
         with self._storage.lock, spool_errors(self.path):
             found = dict(self._storage.db.execute("SELECT id, head FROM exchanges").fetchall())
@@ -333,7 +333,7 @@ class Spool:
         return self._retention.dropped_lines
 
     def stats(self) -> dict[str, int]:
-        """Return the values of `SpoolReader.stats`, and more about the limit and the journal, without a query."""
+        """Return the values of `SpoolReader.stats`, and those of the limit and the journal, without a query."""
         with self._storage.lock:
             totals = self._storage.totals
             left = sum(exchange_id in totals.journal for exchange_id in self._left)
@@ -384,12 +384,12 @@ class Spool:
         self._after_commit()
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """Mark lines that the destination refuses for good, keep them, and record the reason in a new line."""
+        """Dead-letter lines that the destination will never accept; see `ExportQueue.dead_letter`."""
         self._queue.dead_letter(seqs, why)
         self._after_commit()
 
 
 def _never_left(head: str) -> bool:
-    """Return whether no byte of a request was sent: it was held back, and the journal does not have all of it."""
+    """Return whether no byte of a request was sent: it was to be sent only after the journal had all of its body."""
     known = json.loads(head)
     return bool(known.get("request_held")) and not known.get("request_complete")
