@@ -157,7 +157,10 @@ FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
 
 
 async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, until: float, done: list[int]) -> None:
-    """Open a connection and run the flood's actions on it. Repeat this until the time ``until``."""
+    """Open a connection and run the flood's actions on it. Repeat this until the time ``until``.
+
+    Add the number of connections to ``done[0]``.
+    """
     while time.monotonic() < until:
         writer = None
         try:

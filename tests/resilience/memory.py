@@ -59,7 +59,7 @@ class MemoryCgroup:
 
     @property
     def prefix(self) -> list[str]:
-        """Return the words to put before a command, so that it runs in the cgroup."""
+        """Return the prefix with which a command line runs in the cgroup."""
         return ["sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh"]
 
     @property

@@ -25,7 +25,7 @@ PACE_SECONDS = 0.3
 SEEN_AT_LEAST = 20
 GOAL_MEDIAN = 2.0
 BREAKS = ("enforce|enfroce", "version: 1|version: 1\n  - what", "inspect|inspects", "*.example.com|*.*.com")
-"""Edits that make the policy invalid: a text in the policy, `|`, and the replacement."""
+"""Edits that make the policy invalid, each in the form `TEXT|REPLACEMENT`."""
 
 
 @dataclass

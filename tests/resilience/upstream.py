@@ -80,7 +80,7 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
 
 
 def ask(proxy: RunningProxy, port: int, part: str, timeout: float) -> Seen:
-    """Send a request and read the response without decoding it. ``timeout`` limits each read, in seconds."""
+    """Request the fault ``part``, and read the response without decoding it. Each read may take ``timeout`` seconds."""
     status = 0
     try:
         with (

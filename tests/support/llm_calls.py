@@ -12,7 +12,7 @@ EXCHANGE = "openclaw.egress.exchange"
 
 
 def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, Any]:
-    """Return a request body whose prompt contains this call number and the additional text ``more``."""
+    """Return a request body whose prompt contains the call number ``number`` and the text ``more``."""
     return {
         "model": "claude-opus-5",
         "max_tokens": 9,
@@ -22,7 +22,7 @@ def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, A
 
 
 def number_in(line: str) -> int:
-    """Return the call number in a spool line; -1 if the line has no request body."""
+    """Return the call number in the request body of a spool line; -1 if it has none."""
     body = json.loads(line)["request"].get("body") or ""
     return int(body.partition("number ")[2].partition(".")[0] or -1)
 

@@ -119,7 +119,7 @@ class RunningProxy:
             **environment,
         }
         self.prefix: list[str] = []
-        """Words before the command line, such as a program that wraps the command."""
+        """Prefix of the command line, such as a program that starts the proxy in a cgroup."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -164,7 +164,7 @@ def test_older_spool_without_a_column_can_be_read_and_written(state):
 
 
 def test_older_version_can_still_write_a_spool_with_the_column(state):
-    """Write to a migrated spool with the INSERT of an older version, which does not name the new columns."""
+    """Write to a spool of this version with the INSERT of an older version, which omits the newer columns."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
         names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] not in ADDED]
         row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
