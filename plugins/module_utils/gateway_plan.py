@@ -45,8 +45,8 @@ NESTED_NETWORKS = {
 
 _NODE = re.compile(r"(?:\S*/)?node(?:js)?\Z")
 _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
-# Wrappers that start another program, but whose first argument is not that program: a user (`gosu`), shell code (`sh
-# -c`), a package (`npx`).
+# Wrappers that start another program, but whose first argument is not that program: a user (`gosu`), shell code
+# (`sh -c`), a package (`npx`).
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )

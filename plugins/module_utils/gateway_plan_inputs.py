@@ -2,9 +2,9 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Functions that read a service definition in Compose's configuration, where a value can have several forms.
 
-``docker compose config`` prints mappings, resolves variables and ``env_file``, and writes a literal ``$`` as ``$$``.
+``docker compose config`` resolves variables and ``env_file``, prints mappings, and writes a literal ``$`` as ``$$``.
 With ``--no-interpolate`` it prints the operator's text unmodified: commands as strings, lists of ``NAME=VALUE``, and
-variables.
+variable references.
 """
 
 from __future__ import annotations

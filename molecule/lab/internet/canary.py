@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="append a JSON line for each packet to this file")
     arguments = parser.parse_args()
     log = Log(arguments.log)
-    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))  # all protocols
+    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))  # ETH_P_ALL: all protocols
     sniffer.bind((arguments.interface, 3))
     threading.Thread(target=sniff, args=(sniffer, arguments.address, log), daemon=True).start()
     answer(arguments.address, log)
