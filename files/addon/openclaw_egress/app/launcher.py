@@ -133,7 +133,7 @@ async def _serve(service: Service) -> None:
     uninstall = resolver.install(loop)
     master = Master(options.Options())
     master.addons = _Addons(master)
-    # Use the name of the mitmproxy add-on that access control replaces. mitmproxy logs a warning if none has this name.
+    # Name access control after the mitmproxy add-on that it replaces: mitmproxy warns if no add-on has this name.
     service.access_control.name = "nextlayer"
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)

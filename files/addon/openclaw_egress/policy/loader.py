@@ -31,7 +31,7 @@ RULE_KEYS = {
     "addresses": ("cidr", "ports", "methods", "paths"),
 }
 """Permitted keys of a rule in each list of rules. `json_schema` describes every key for editors."""
-# Even the smallest permitted limit admits ordinary clients: for example, curl sends 6 fields, 200 bytes in all.
+# The minima of `header_bytes` and `headers` still admit ordinary clients: curl sends 6 fields, 200 bytes in all.
 LIMITS = {
     "connections": (1, 100_000),
     "requests_per_minute": (1, 1_000_000),

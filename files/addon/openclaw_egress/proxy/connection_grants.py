@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from openclaw_egress.policy.destination import Destination
 
 FRESH_SECONDS = 30.0
-"""Seconds for which the checked addresses of a name may be used; a little less than a usual DNS TTL."""
+"""Seconds for which the checked addresses of a name may be used. Most DNS TTLs are longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 A client can retrieve a background response any number of times, and each copy repeats the usage. For each class, only
 the first record counts, so that totals, budgets and metrics include the usage once. Each class has a separate list.
 With a shared list, a class could retrieve another class's responses first and thus hide their usage. It could also fill
-the list with its own responses, so that the list drops others, whose usage would then be counted again.
+the list with its own responses. The responses of other classes would then be dropped, and their usage counted again.
 """
 
 from __future__ import annotations

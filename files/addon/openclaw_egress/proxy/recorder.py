@@ -165,7 +165,7 @@ class Recorder:
             return
         allowed = flow.metadata.get(INSPECT)
         if not isinstance(allowed, Allowed):
-            # Stream the request: it is plain HTTP to a host that is not recorded.
+            # Stream the request without a record: it is plain HTTP to a host that is not inspected.
             flow.request.stream = True
             return
         self._begin(flow, allowed)
@@ -328,7 +328,7 @@ class Recorder:
         if exchange is None:
             return
         message = flow.error.msg if flow.error else ""
-        # mitmproxy's error message is the same for a failed client and a failed server, so check the client's state.
+        # mitmproxy's error message is the same whether the client or the server failed, so check the client's state.
         gone = not flow.client_conn.state & ConnectionState.CAN_READ
         malformed = RESPONSE_PROBLEM in flow.metadata
         if gone:

@@ -1,6 +1,6 @@
 """The CA that the running proxy serves: read from files, kept in memory, replaced without a restart.
 
-mitmproxy keeps the CA in ``TlsConfig.certstore`` and reads the chain file again while it serves. The proxy therefore
+mitmproxy keeps the CA in ``TlsConfig.certstore``, but rereads the chain file while it serves. The proxy therefore
 installs a certificate store that is built in memory, so that a damaged CA file has no effect. Each CA has its own chain
 file (certificates without the key), because mitmproxy caches TLS contexts by the name of that file.
 """
