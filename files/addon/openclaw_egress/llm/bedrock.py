@@ -85,7 +85,7 @@ def _tier(tier: object, latency: object) -> str | None:
 
 
 def _counted(counts: Mapping[str, Any], *names: str) -> Usage:
-    """Return Bedrock's own counts. ``names`` are the members with input, output, cache reads and cache writes."""
+    """Return Bedrock's own counts. ``names``: the members for input, output, cache reads and cache writes, in order."""
     given, made, read, written = (count_of(counts.get(name)) for name in names)
     return Usage(None if read or written else given, made, read, written)
 

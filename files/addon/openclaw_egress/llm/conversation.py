@@ -29,7 +29,7 @@ class Part:
     text: str = ""
     """The text. For a tool call, its arguments as JSON; for media, the address."""
     name: str = ""
-    """The name of the tool, the media type, or the provider's name for another kind of part."""
+    """The name of the tool, the media type or, if ``kind`` is ``other``, the type that the API states."""
     call_id: str = ""
     size: int | None = None
     """Size in bytes of media whose content is in the body."""

@@ -36,7 +36,7 @@ class Metric:
     """The help text: one line that ends with a full stop."""
     labels: tuple[str, ...] = ()
     unit: str = ""
-    """Unit of the values; empty if the metric is a count, because ``text`` says what is counted."""
+    """Unit of the values; empty for a count, because ``text`` names the counted things."""
     buckets: Sequence[float] = ()
 
     def counter(self, registry: CollectorRegistry) -> Counter:

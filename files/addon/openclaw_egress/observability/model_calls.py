@@ -55,9 +55,9 @@ class Call:
 
 
 class Places[Value: Hashable]:
-    """The combinations of label values that get a time series of their own.
+    """The combinations of label values that get their own time series.
 
-    Each class has at most ``most``, so that no class can use up another's limit.
+    Each class has at most ``most`` of them, so that no class can use up another's limit.
     """
 
     def __init__(self, most: int) -> None:

@@ -17,5 +17,5 @@ def chained(line: Line, seq: int, prev: str) -> str:
 
 
 def line_hash(text: str) -> str:
-    """Return the SHA-256 of a line's text, which is ``prev`` of the next line."""
+    """Return the SHA-256 of a line's text. The next line states it as ``prev``."""
     return hashlib.sha256(text.encode()).hexdigest()

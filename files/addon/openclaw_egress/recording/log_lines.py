@@ -30,7 +30,7 @@ MAX_ATTRIBUTES_BYTES = 48_000
 SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
 
 _CHAIN_BYTES = 128  # room for {"seq":…,"prev":"…",
-_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the fields that say which part this is
+_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the fields that identify the part
 
 AttributeValue = str | int | float | bool | list[str]
 

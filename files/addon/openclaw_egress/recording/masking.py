@@ -318,7 +318,7 @@ def _length_of_begin(text: bytes) -> int:
 
 
 def _token_end(text: bytes, start: int) -> int:
-    """Return the end of the token that begins at a position."""
+    """Return the end of the token that begins at ``start``."""
     return len(text) - len(text[start:].lstrip(_TOKEN))
 
 
@@ -393,7 +393,7 @@ def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
 
 
 def _escape_length(text: bytes, start: int) -> int:
-    r"""Return how many bytes of a token belong to an escape sequence that begins before it (``\n``, ``%3D``)."""
+    r"""Return how many bytes from ``start`` on belong to an escape sequence that begins before (``\n``, ``%3D``)."""
     before, after = text[max(start - 1, 0) : start], text[start : start + 5]
     if before == b"\\":
         return 5 if after[:3] == b"u00" else 1

@@ -146,7 +146,7 @@ class CommandQueue:
 
     Args:
         storage: the spool's file.
-        queue: the export queue, which sends lines again.
+        queue: the export queue, which sets lines to be sent again.
         delete_records: deletes records and writes the tombstone.
         retention: deletes dead letters.
         after_commit: called after each transaction that changed lines.

@@ -378,9 +378,9 @@ class SpoolReader:
                 yield seq, decode_text(encoded)
 
     def range_of(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
-        """Return the first and last sequence number of the lines with a time in a range; ``(1, 0)`` if there are none.
+        """Return the first and last sequence number of the lines with a timestamp in a range; ``(1, 0)`` if none.
 
-        If the clock was set back in this range, some lines between these two have a time outside of the range.
+        If the clock was set back in this range, some lines between these two have a timestamp outside of the range.
         """
         with spool_errors(self.path):
             query = "SELECT min(seq), max(seq) FROM ledger WHERE time_ns >= ? AND time_ns < ?"

@@ -158,7 +158,7 @@ class Spool:
             state.journal[exchange_id] = 0
 
     def close_exchange(self, record: ExchangeRecord) -> list[int]:
-        """Replace the journal of an exchange with the lines of its record. Return the lines' sequence numbers."""
+        """Delete an exchange from the journal, and store the lines of its record. Return their sequence numbers."""
         lines = lines_of(record)
         with self._storage.transaction() as (db, state):
             seqs = self._ledger.append(lines)
