@@ -17,7 +17,7 @@ from openclaw_egress.proxy.memory_budget import MemoryBudget
 from openclaw_egress.spool.writer import Spool
 
 STALLED_SECONDS = 15.0
-"""`alive` fails when the event loop has not run its heartbeat for this many seconds."""
+"""`alive` returns False if the event loop has not run its heartbeat for this many seconds."""
 
 
 class Readiness:

@@ -67,7 +67,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one class, so that it cannot exhaust the proxy for other classes. None means no limit.
+    """Limits of one class, which keep it from using up the proxy's resources. None means no limit.
 
     Attributes:
         connections: maximum concurrent connections of clients.
