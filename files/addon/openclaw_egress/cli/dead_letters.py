@@ -175,10 +175,10 @@ def resend(
 ) -> None:
     """Send acknowledged lines again that the destination lacks; `egress audit` names them.
 
-    Loki stores a line that it already has only once. It refuses lines far behind the newest line of their stream, so
-    lines more than 30 minutes behind get a stream of their own (label `service_namespace`). A record names the user and
-    the reason. Exit codes: 0 the lines wait for the exporter, or the command is saved until the proxy starts; 2 invalid
-    input, nothing changed.
+    Loki stores a line only once in a stream. It refuses lines far behind the newest line of their stream, so lines more
+    than 30 minutes behind get a stream of their own (label `service_namespace`). If Loki has such a line already, it
+    then has it twice. A record names the user and the reason. Exit codes: 0 the lines wait for the exporter, or the
+    command is saved until the proxy starts; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
