@@ -760,6 +760,32 @@ def test_log_has_the_beginning_the_progress_and_the_end_of_a_backlog(spool, stor
     assert re.fullmatch(r"the backlog is sent: 100 lines in \d+ s, \d+\.\d kB/s", last)
 
 
+def test_backlog_whose_lines_are_held_back_is_not_reported_as_sent(tmp_path, store, caplog):
+    """Refuse most lines as too new, and send a few earlier lines meanwhile."""
+    caplog.set_level(logging.INFO, "openclaw_egress.export")
+    now = int(time.time())
+    times = [now, *range(now + 10_000, now + 10_040), *range(now + 1, now + 21)]
+    times_of_spool = iter(second * 10**9 for second in times)
+    limit = now + 600
+    store.answer = lambda push: (
+        ACCEPTED
+        if max(ExportLogsRecord.FromString(one).time_unix_nano for one in push.records) <= limit * 10**9
+        else (400, OCTETS, loki_says(TOO_NEW))
+    )
+    clock_ns = lambda: next(times_of_spool, times[-1] * 10**9)  # noqa: E731
+    with Spool(tmp_path / "held.db", sync_seconds=None, clock_ns=clock_ns) as spool:
+        fill(spool, 41)
+        with Running(spool, store.url, max_push_bytes=3000) as exporter:
+            for _ in range(20):
+                fill(spool, 1)
+                until(lambda: exporter.state["backlog_records"] == exporter.state["records_ahead_of_clock"] == 40)
+            assert "is sent" not in caplog.text
+            assert caplog.text.count("sending a backlog") <= 1
+            limit += 20_000
+            until(drained(spool))
+            until(lambda: "the backlog is sent" in caplog.text)
+
+
 def test_ordinary_traffic_leaves_no_log(spool, store, caplog):
     caplog.set_level(logging.INFO, "openclaw_egress.export")
     fill(spool, 70, 100_000)
@@ -771,21 +797,33 @@ def test_ordinary_traffic_leaves_no_log(spool, store, caplog):
 def test_few_responses_with_status_429_are_no_problem_but_many_are(spool, store, caplog):
     fill(spool, 100, 1000)
     refusal = (429, OCTETS, loki_says(RATE))
-    seen = []
+    seen, assigned = [], threading.Event()
     answers = iter([refusal] * 3 + [ACCEPTED] + [refusal] * 4)
 
     def answer(push: Push) -> Answer:
+        assigned.wait(30)
         state = exporter.state
         seen.append((state["status"], state["last_error"]))
         return next(answers, ACCEPTED)
 
     store.answer = answer
     with Running(spool, store.url, max_push_bytes=100_000) as exporter:
+        assigned.set()
         until(drained(spool))
         until(lambda: exporter.state["status"] == "ok")
     assert seen[:8] == [("idle", None)] * 4 + [("ok", None)] * 4
     assert seen[8][0] == "retrying" and "ingestion rate limit exceeded" in seen[8][1]
     assert caplog.text.count("records wait in the spool") == 1
+
+
+@pytest.mark.parametrize(("seconds", "reported"), [("30", False), ("31", True)])
+def test_status_429_is_a_problem_at_once_if_the_destination_asks_for_a_long_pause(spool, store, seconds, reported):
+    fill(spool, 1)
+    store.answer = lambda push: (429, OCTETS, loki_says(RATE), {"retry-after": seconds})
+    with Running(spool, store.url) as exporter:
+        until(lambda: exporter.state["failures_in_a_row"] == 1)
+        assert (exporter.state["status"] == "retrying") == reported
+        assert bool(exporter.state["last_error"]) == reported
 
 
 def test_refused_record_does_not_shrink_the_pushes_after_it(spool, store):

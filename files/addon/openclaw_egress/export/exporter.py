@@ -56,7 +56,10 @@ FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 IDLE_SECONDS = 1.0
 THROTTLED_IN_A_ROW = 4
-"""Number of successive responses with status 429 that count as a problem. Fewer only slow the export."""
+"""Number of successive responses with status 429 that count as a problem. Fewer only slow the export.
+
+One is a problem if its ``Retry-After`` is longer than `MAX_PAUSE_SECONDS`.
+"""
 FAILURES_ALONE = 3
 """After this many failures of a line that is sent alone, the exporter probes the destination."""
 STRIKES = 5
@@ -233,7 +236,8 @@ class Exporter:
                 self._horizon_ns, self._held = None, 0
             waiting = self._spool.pending(self._push_limit, before_ns=self._horizon_ns, span_ns=MAX_PUSH_SPAN_NS)
             if not waiting:
-                self._drain.end()
+                if self._horizon_ns is None:
+                    self._drain.end()
                 return None
             self._accepted_push = 0
             delivered = self._deliver(sender, waiting)
@@ -439,7 +443,8 @@ class Exporter:
 
     def _failed(self, status: str, problem: PushResult) -> None:
         self._retry_after = problem.retry_after
-        if problem.status == 429 and self._failures < THROTTLED_IN_A_ROW - 1:
+        short = (problem.retry_after or 0.0) <= MAX_PAUSE_SECONDS
+        if problem.status == 429 and short and self._failures < THROTTLED_IN_A_ROW - 1:
             self._failures += 1
             return
         # Log each kind of problem once, so that an outage of a whole night does not fill the log.
