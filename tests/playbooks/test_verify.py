@@ -19,14 +19,17 @@ PLAY = """\
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: variables, public: true}
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_gateway, tasks_from: verify}
 """
-# Fake `docker` for programs in containers: it prints its arguments and the first line of the program. It passes other
-# commands to `docker-fake`.
+# Fake `docker` for programs in containers: it prints its arguments and the first line of the program. Two programs in
+# the gateway print text that is not UTF-8, or not allowed in XML. The fake passes other commands to `docker-fake`.
 WRAPPER = """\
 #!/bin/sh
 case "$1 $2" in
 "exec --interactive")
   echo "$*" | grep -q "node openclaw" && exec "$0-fake" "$@"
   echo "words: $* program: $(cat | head -n 1)"; exit 0 ;;
+"exec openclaw-gateway")
+  test "$6" = gateway-environment && printf 'not UTF-8: \\377\\n' && exit 0
+  test "$3" = sha256sum && printf '<b>&"\\033\\357\\277\\277]]>\\n' && exit 1 ;;
 "exec openclaw-proxy")
   test "$3" = python3 || exit 1
   shift 4; program=$1; shift
@@ -100,8 +103,12 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
         assert re.fullmatch(pattern, found[name]["found"]), (name, found[name]["found"])
     assert re.fullmatch(r'words: 8082 program: """.+', found["sandbox-refused"]["found"])
     assert "loki-direct" not in found and "enforcement-firewall" in found
+    assert not found["gateway-environment"]["passed"]
+    assert "invalid UTF8" in found["gateway-environment"]["found"]
     suites = ElementTree.parse(tmp_path / "report.xml").getroot().findall("testsuite")
     assert [suite.get("name") for suite in suites] == ["one", "two"]
     failed = {case.get("name") for case in suites[0] if case.find("failure") is not None}
     assert failed == {each["about"] for each in report["checks"] if not each["passed"]} and len(suites[0]) == len(found)
     assert suites[1].get("failures") == "1" and suites[1].find("testcase/failure") is not None
+    messages = {case.get("name"): case.find("failure").get("message") for case in suites[0] if case[0].tag == "failure"}
+    assert messages[found["gateway-bootstrap"]["about"]] == '<b>&"??]]>'

@@ -316,6 +316,39 @@ esac
     assert status == (0 if not more else 1 if level == "network" else WARNING)
 
 
+@pytest.mark.parametrize(
+    ("variable", "direct"),
+    [
+        ("[2001:db8::1]:443", True),
+        ("[2001:db8::1]", True),
+        ("2001:db8::1", True),
+        ("2001:db8::/32", True),
+        ("localhost 2001:db8::1", True),
+        ("localhost,\t*.example.com", True),
+        ("[2001:db8::2]:443", False),
+        ("[2001:db8::]/32", False),  # No client knows this form.
+        ("*", False),
+        ("", False),
+    ],
+)
+def test_forms_of_no_proxy(tmp_path, variable, direct):
+    (tmp_path / "sockets").write_text("sl local_address rem_address st\n" + PAST_V6)
+    (tmp_path / "variable").write_text(variable)
+    docker = f"""case "$*" in
+*/proc/net/tcp*) cat {tmp_path}/sockets ;;
+*NO_PROXY*) echo "NO_PROXY=$(cat {tmp_path}/variable)" ;;
+*inspect*) echo '{{"net": {{"IPAddress": "172.30.0.250"}}}}' ;;
+*"getent ahosts example.com") echo '2001:db8::1 STREAM example.com' ;;
+*getent*) exit 2 ;;
+esac
+"""
+    status, said = run_check("gateway-connections", tmp_path, docker, LEVEL="network", NETWORKS="n")
+    named = "past the proxy: [2001:db8::1]:443 (1)"
+    assert (status, said) == (
+        (0, "1 open connections: 0 to the proxy, 1 in NO_PROXY or nested networks") if direct else (1, named)
+    )
+
+
 class Refusing(BaseHTTPRequestHandler):
     """A proxy that refuses every request."""
 

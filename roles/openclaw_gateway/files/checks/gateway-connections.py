@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -49,8 +50,12 @@ def nested(listing):
 
 
 def networks(entry):
-    """Return the networks of a NO_PROXY entry. Resolve a hostname in the gateway's container."""
-    name = entry.strip().lstrip(".").strip("[]")
+    """Return the networks of a NO_PROXY entry. Resolve a hostname in the gateway's container.
+
+    An address or name can have a port, as in `[2001:db8::1]:443`. The port is ignored.
+    """
+    bracketed = re.fullmatch(r"\[(.+)\](?::[0-9]+)?", entry)
+    name = bracketed[1] if bracketed else entry.removeprefix("*").removeprefix(".")
     try:
         return [ipaddress.ip_network(name, strict=False)]
     except ValueError:
@@ -84,7 +89,8 @@ outgoing = [
 ]
 direct = [
     *nested(listing),
-    *(network for entry in variables.split(",") if entry.strip() for network in networks(entry)),
+    # Node and curl also accept spaces between the entries.
+    *(network for entry in variables.replace(",", " ").split() for network in networks(entry)),
 ]
 to_proxy = [address for address, _ in outgoing if str(address) in proxy]
 past = Counter(
