@@ -24,7 +24,7 @@ def test_without_a_grant_no_name_is_resolved():
     async def ask():
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
-    with pytest.raises(OSError, match="no grant"):
+    with pytest.raises(OSError, match="no connection grant"):
         in_a_loop(ask)
 
 
@@ -35,7 +35,7 @@ def test_grant_for_another_name_resolves_no_name():
         )
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
-    with pytest.raises(OSError, match="no grant"):
+    with pytest.raises(OSError, match="no connection grant"):
         in_a_loop(ask)
 
 
