@@ -752,12 +752,12 @@ def test_log_has_the_beginning_the_progress_and_the_end_of_a_backlog(spool, stor
     fill(spool, 100, 100_000)
     with Running(spool, store.url, max_bytes_per_second=50_000, clock=clock, wait=clock.wait):
         until(drained(spool))
-        until(lambda: "is sent" in caplog.text)
+        until(lambda: "no backlog is left" in caplog.text)
     first, *progress, last = caplog.messages
     assert re.fullmatch(r"sending a backlog: 100 lines, 10\.\d MB, the oldest from 20\S+Z", first)
     assert all(re.fullmatch(r"sending the backlog: \d+ lines sent, \d+ left", one) for one in progress)
     assert 0 < len(progress) <= clock.now / 60
-    assert re.fullmatch(r"the backlog is sent: 100 lines in \d+ s, \d+\.\d kB/s", last)
+    assert re.fullmatch(r"no backlog is left: 100 lines sent in \d+ s, \d+\.\d kB/s", last)
 
 
 def test_backlog_whose_lines_are_held_back_is_not_reported_as_sent(tmp_path, store, caplog):
@@ -779,11 +779,28 @@ def test_backlog_whose_lines_are_held_back_is_not_reported_as_sent(tmp_path, sto
             for _ in range(20):
                 fill(spool, 1)
                 until(lambda: exporter.state["backlog_records"] == exporter.state["records_ahead_of_clock"] == 40)
-            assert "is sent" not in caplog.text
+            assert "no backlog is left" not in caplog.text
             assert caplog.text.count("sending a backlog") <= 1
             limit += 20_000
             until(drained(spool))
-            until(lambda: "the backlog is sent" in caplog.text)
+            until(lambda: "no backlog is left" in caplog.text)
+
+
+def test_end_of_a_backlog_counts_only_the_lines_that_were_sent(spool, store, caplog):
+    caplog.set_level(logging.INFO, "openclaw_egress.export")
+    fill(spool, 100, 100_000)
+
+    def answer(push: Push) -> Answer:
+        if len(store.pushes) == 3:  # Drop the rest of the backlog, as a full spool does.
+            spool.dead_letter([record.seq for record in spool.pending(10**9)], "dropped by the test")
+        return ACCEPTED
+
+    store.answer = answer
+    with Running(spool, store.url):
+        until(drained(spool))
+        until(lambda: "no backlog is left" in caplog.text)
+    sent = re.fullmatch(r"no backlog is left: (\d+) lines sent in \d+ s, .+/s", caplog.messages[-1])
+    assert sent and 0 < int(sent[1]) == sum(len(push.lines) for push in store.pushes) < 100
 
 
 def test_ordinary_traffic_leaves_no_log(spool, store, caplog):
@@ -814,6 +831,24 @@ def test_few_responses_with_status_429_are_no_problem_but_many_are(spool, store,
     assert seen[:8] == [("idle", None)] * 4 + [("ok", None)] * 4
     assert seen[8][0] == "retrying" and "ingestion rate limit exceeded" in seen[8][1]
     assert caplog.text.count("records wait in the spool") == 1
+
+
+def test_status_429_after_another_failure_replaces_its_message_at_once(spool, store):
+    fill(spool, 1)
+    answers = iter([(503, "", b"out of order"), (429, OCTETS, loki_says(RATE))])
+    seen, assigned = [], threading.Event()
+
+    def answer(push: Push) -> Answer:
+        assigned.wait(30)
+        seen.append(exporter.state["last_error"])
+        return next(answers, ACCEPTED)
+
+    store.answer = answer
+    with Running(spool, store.url) as exporter:
+        assigned.set()
+        until(drained(spool))
+    assert seen[0] is None and "503" in seen[1]
+    assert "ingestion rate limit exceeded" in seen[2]
 
 
 @pytest.mark.parametrize(("seconds", "reported"), [("30", False), ("31", True)])

@@ -1,4 +1,4 @@
-"""Log messages about a backlog: when the exporter begins to send it, once a minute, and when it is sent."""
+"""Log messages about a backlog: when the exporter begins to send it, once a minute, and when none is left."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class DrainLog:
     def sent(self, seqs: Sequence[int], sent: int, stats: Mapping[str, int]) -> None:
         """Count an accepted push. Log the progress once a minute, and the end of the backlog.
 
-        The backlog ends when all lines that were pending at its beginning are sent, and less than a full push is
-        pending.
+        The backlog ends when no line that was pending at its beginning is left, and less than a full push is pending.
 
         Args:
             seqs: sequence numbers of the lines in the push.
@@ -72,10 +71,13 @@ class DrainLog:
             log.info("sending the backlog: %d lines sent, %d left", self._drain.lines, stats["pending_records"])
 
     def end(self) -> None:
-        """Log the end of the backlog, if one is in progress."""
+        """Log the end of the backlog, if one is in progress.
+
+        Its lines were sent, dead-lettered, or dropped by the spool. The message counts only the lines that were sent.
+        """
         if self._drain is None:
             return
         seconds = self._clock() - self._drain.began
         rate = size(self._drain.sent / max(seconds, 0.001))
-        log.info("the backlog is sent: %d lines in %.0f s, %s/s", self._drain.lines, seconds, rate)
+        log.info("no backlog is left: %d lines sent in %.0f s, %s/s", self._drain.lines, seconds, rate)
         self._drain = None

@@ -58,7 +58,7 @@ IDLE_SECONDS = 1.0
 THROTTLED_IN_A_ROW = 4
 """Number of successive responses with status 429 that count as a problem. Fewer only slow the export.
 
-One is a problem if its ``Retry-After`` is longer than `MAX_PAUSE_SECONDS`.
+One is a problem if its ``Retry-After`` is longer than `MAX_PAUSE_SECONDS`, or if another failure is already reported.
 """
 FAILURES_ALONE = 3
 """After this many failures of a line that is sent alone, the exporter probes the destination."""
@@ -152,6 +152,8 @@ class Exporter:
         self._status = "idle" if self._endpoint else "local"
         self._problem = PushResult(Verdict.ACCEPTED)
         self._failures = self._buried_in_a_row = self._pushed_records = self._pushed_bytes = self._dead_letters = 0
+        self._throttled = 0
+        """Number of successive responses with status 429 that do not count as a problem."""
         self._retry_after: float | None = None
         self._last_success: float | None = None
         self._oldest: _Oldest | None = None
@@ -429,7 +431,7 @@ class Exporter:
         if self._status in ("retrying", "misconfigured"):
             log.warning("the destination accepts records again, after %d failures", self._failures)
         self._status = "ok"
-        self._failures = self._buried_in_a_row = 0
+        self._failures = self._throttled = self._buried_in_a_row = 0
         self._retry_after = None
         self._alone = _Alone()
         size = _size(records)
@@ -444,9 +446,13 @@ class Exporter:
     def _failed(self, status: str, problem: PushResult) -> None:
         self._retry_after = problem.retry_after
         short = (problem.retry_after or 0.0) <= MAX_PAUSE_SECONDS
-        if problem.status == 429 and short and self._failures < THROTTLED_IN_A_ROW - 1:
+        # After another failure, report status 429 at once: the message of that failure is out of date.
+        working = self._status not in ("retrying", "misconfigured")
+        if problem.status == 429 and short and working and self._throttled < THROTTLED_IN_A_ROW - 1:
+            self._throttled += 1
             self._failures += 1
             return
+        self._throttled = 0
         # Log each kind of problem once, so that an outage of a whole night does not fill the log.
         if (status, problem.cause) != (self._status, self._problem.cause) or self._failures == 0:
             log.warning(
