@@ -736,3 +736,28 @@ def test_every_operator_error_is_printed_without_a_traceback():
         assert issubclass(error, EgressError)
     done = process(Path("/dev/null"), "run")
     assert done.returncode == 2 and done.stderr.startswith("egress: ") and "Traceback" not in done.stderr
+
+
+def test_records_denials_and_show_name_the_gateway_instance(egress, state):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        for name in ("a", "b"):
+            record = exchange(f"exchange-{name}", class_name=f"gateway-{name}", instance=f"gw-{name}")
+            spool.open_exchange(record.id, record.class_name, {})
+            spool.close_exchange(record)
+            spool.add(
+                DeniedRecord(
+                    class_name=f"sandbox-{name}",
+                    instance=f"gw-{name}",
+                    host=f"{name}.example",
+                    port=443,
+                    rule="default",
+                    code="no_rule",
+                    reason="why",
+                )
+            )
+    rows = [json.loads(line) for line in egress("records", "--instance", "gw-b", "--json").stdout.splitlines()]
+    assert [(row["class"], row["instance"]) for row in rows] == [("gateway-b", "gw-b"), ("sandbox-b", "gw-b")]
+    assert "gw-b" in egress("show", "exchange-b").stdout
+    denied = egress("denials", "--instance", "gw-a", "--since", "2000-01-01", "--json").stdout
+    assert [json.loads(line)["class"] for line in denied.splitlines()] == ["sandbox-a"]
+    assert "no matching records" in egress("records", "--instance", "gw-c").output

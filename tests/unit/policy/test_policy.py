@@ -583,6 +583,11 @@ BAD = {
     HEAD + "    limits: {connections: many}\n": (
         "6: classes.sandbox.limits.connections: the value is a string; write a whole number, as in `64`"
     ),
+    HEAD + "    instance: GW_A\n": (
+        "6: classes.sandbox.instance: 'GW_A' is not a valid name of a gateway instance; use at most 32 characters: "
+        "a-z, 0-9 and -, starting and ending with a letter or a digit"
+    ),
+    HEAD + "    instance: 7\n": ("6: classes.sandbox.instance: the value is a number; write a string, as in `gw-a`"),
     HEAD + "    log_tunnels: 1\n": "6: classes.sandbox.log_tunnels: the value is a number; write true or false",
     HEAD + "    allow: a.example\n": (
         f"6: classes.sandbox.allow: the value is a string; write a list, as in `allow: [{ALLOW_EXAMPLE}]`"

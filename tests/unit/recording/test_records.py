@@ -341,3 +341,29 @@ def test_any_text_makes_valid_lines_within_the_limits_of_metadata(text, other):
 def test_lone_surrogate_in_an_assembled_message_leaves_valid_json(surrogate):
     (line,) = lines_of(exchange(output_messages=[{"content": f'"{surrogate}"'}]))
     assert json.loads(chained(line, 1, GENESIS).encode())["messages"] == [{"content": f'"{chr(0xFFFD) * 3}"'}]
+
+
+def test_each_line_of_a_record_names_the_gateway_instance():
+    large = Body.of(b"a" * 300_000)
+    split = lines_of(exchange(class_name="gateway-b", instance="gw-b", request_body=large))
+    denied = lines_of(
+        DeniedRecord(
+            class_name="sandbox-b",
+            instance="gw-b",
+            host="a.example",
+            port=443,
+            rule="default",
+            code="no_rule",
+            reason="why",
+        )
+    )
+    tunnel = lines_of(
+        EventRecord(event_name="openclaw.egress.tunnel", message="1 byte", class_name="gateway-b", instance="gw-b")
+    )
+    assert len(split) > 1
+    assert {line.attributes["openclaw.egress.instance"] for line in (*split, *denied, *tunnel)} == {"gw-b"}
+
+
+def test_record_of_a_class_without_instance_has_no_such_attribute():
+    lines = lines_of(exchange(request_body=Body.of(b"a" * 300_000)))
+    assert not any("openclaw.egress.instance" in line.attributes for line in lines)

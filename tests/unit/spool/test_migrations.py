@@ -107,6 +107,30 @@ def test_old_spool_is_migrated_and_accepts_new_records(state):
         assert stored.fetchall()[4] == ("reported.example", "no_rule", 0)
 
 
+def test_spool_of_the_version_before_gets_the_column_for_the_gateway_instance(tmp_path):
+    path = tmp_path / "spool.db"
+    denied = {"class_name": "a", "host": "b.example", "port": 1, "rule": "default", "code": "no_rule", "reason": "why"}
+    with Spool(path, sync_seconds=None, local=True) as spool:
+        spool.add(DeniedRecord(**denied))
+    change(path, "ALTER TABLE records DROP COLUMN instance")
+    change(path, "PRAGMA user_version = 2")
+    with SpoolReader(path) as reader:
+        assert [row.instance for row in reader.query()] == [None]
+        assert not list(reader.query(Filters(instance="gw-a")))
+    with Spool(path, sync_seconds=None, local=True) as spool:
+        spool.add(DeniedRecord(**denied, instance="gw-a"))
+        assert [row.instance for row in spool.reader.query()] == [None, "gw-a"]
+        assert not spool.reader.audit().problems
+
+
+def test_interrupted_exchange_names_the_gateway_instance(tmp_path):
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.open_exchange("0190", "gateway-b", {"instance": "gw-b", "host": "a.example"})
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        assert spool.recover() == 1
+        assert [(row.outcome, row.instance) for row in spool.reader.query()] == [("interrupted", "gw-b")]
+
+
 def test_every_line_of_the_old_spool_is_exported(state):
     def clock() -> int:
         # 2026-11-27T13:00:00Z, shortly after the spool's newest line, because Loki refuses lines older than a week

@@ -275,7 +275,7 @@ def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> b
 def _outline(found: ClassPolicy) -> tuple[object, ...]:
     """Return the content of a class without line numbers, for comparison."""
     lists = [[replace(rule, line=None) for rule in rules] for rules in (found.allow, found.deny, found.addresses)]
-    return found.name, found.listen, found.action, found.limits, found.log_tunnels, lists
+    return found.name, found.listen, found.action, found.limits, found.log_tunnels, found.instance, lists
 
 
 def _by_hand(class_name: str, suggestion: Suggestion, why: str) -> str:

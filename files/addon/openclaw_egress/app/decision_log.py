@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.codes import UNREADABLE, Target, summary
@@ -27,7 +28,9 @@ class DecisionLog:
     The event loop reports each decision to it. The housekeeping thread calls `summarise_denials`.
     """
 
-    def __init__(self, spool: Spool, metrics: Metrics) -> None:
+    def __init__(self, spool: Spool, metrics: Metrics, instance_of: Callable[[str], str] = lambda _: "") -> None:
+        """Record into ``spool``. ``instance_of`` returns the gateway instance of a class, or an empty string."""
+        self._instance_of = instance_of
         self._spool = spool
         self._metrics = metrics
         self._denials = DenialRate()
@@ -62,6 +65,7 @@ class DecisionLog:
         self._keep_denial(
             DeniedRecord(
                 class_name=class_name,
+                instance=self._instance_of(class_name),
                 rule=decision.rule,
                 code=decision.code,
                 reason=decision.reason,
@@ -99,6 +103,7 @@ class DecisionLog:
                     attributes=attributes,
                     message=message,
                     class_name=tunnel.class_name,
+                    instance=self._instance_of(tunnel.class_name),
                 )
             )
         except SpoolError as error:
@@ -116,6 +121,7 @@ class DecisionLog:
             self._keep_denial(
                 DeniedRecord(
                     class_name=key.class_name,
+                    instance=self._instance_of(key.class_name),
                     rule=key.rule,
                     code=key.code,
                     reason=summary(count, key.reason),

@@ -92,7 +92,11 @@ class Service:
         self.ca = CAReloader(settings, self.served_ca, self.spool, clock)
         self.policies = PolicyReloader(settings, policy, signature, self.ca, self.listeners, self.spool)
         self.metrics = Metrics()
-        self.decisions = DecisionLog(self.spool, self.metrics)
+
+        def instance_of(class_name: str) -> str:
+            return self.policies.current.instance_of(class_name)
+
+        self.decisions = DecisionLog(self.spool, self.metrics, instance_of)
         self.housekeeping = Housekeeping(self.policies, self.ca, self.decisions, self.spool, stopping)
         budgets = Budgets(lambda: self.policies.current, self._spent_since, lambda: int(clock().timestamp() * 10**9))
         self.metrics.by_labels(catalogue.BUDGET_USED, budgets.shares)
@@ -108,6 +112,7 @@ class Service:
             budgets=budgets,
             counted=counted,
             masks=lambda: self.policies.current.mask if settings.mask_bodies == "on" else None,
+            instance_of=instance_of,
         )
         budget = MemoryBudget(
             settings.memory_budget or default_budget(container_limit()), lambda: list(self.policies.current.classes)

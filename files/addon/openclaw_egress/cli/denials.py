@@ -8,7 +8,7 @@ import typer
 
 from openclaw_egress.advice.remediation import remedy_for
 from openclaw_egress.cli.formatting import is_narrow, print_error, print_json, print_table
-from openclaw_egress.cli.records import AsJson, ClassName, CodeName, known_code, moment
+from openclaw_egress.cli.records import AsJson, ClassName, CodeName, Instance, known_code, moment
 from openclaw_egress.proxy.resolver import is_own_address
 from openclaw_egress.recording.denials import DenialGroup, group_denials
 from openclaw_egress.recording.records import rfc3339
@@ -39,14 +39,20 @@ def register(app: typer.Typer) -> None:
     app.command()(denials)
 
 
-def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName = None, as_json: AsJson = False) -> None:
+def denials(
+    since: Since = SINCE,
+    class_name: ClassName = None,
+    instance: Instance = None,
+    code: CodeName = None,
+    as_json: AsJson = False,
+) -> None:
     """List denied destinations, the most frequent first, with the rule that would allow each.
 
     The list includes requests that `report` allowed and `enforce` would deny. Counts are exact; repeated denials are
     added at the end of each minute. The destination `*` counts the whole class. Exit codes: 0 success, even without
     denials; 2 invalid input.
     """
-    groups = denied_since(since, class_name, code)
+    groups = denied_since(since, class_name, code, instance)
     if as_json:
         for group in groups:
             print_json(_as_json(group))
@@ -64,9 +70,13 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
         print_error(f"{what} was denied since {escape(since)}")
 
 
-def denied_since(since: str, class_name: str | None, code: str | None = None) -> list[DenialGroup]:
+def denied_since(
+    since: str, class_name: str | None, code: str | None = None, instance: str | None = None
+) -> list[DenialGroup]:
     """Return the denials in the configured spool from ``since`` on, grouped by class, destination and rule."""
-    filters = Filters(since_ns=moment("--since", since), class_name=class_name, code=known_code(code))
+    filters = Filters(
+        since_ns=moment("--since", since), class_name=class_name, instance=instance, code=known_code(code)
+    )
     with SpoolReader(Settings.load().spool_path) as reader:
         return group_denials(reader.denials(filters))
 

@@ -43,7 +43,12 @@ def check(
     policy = configured_policy(Settings.load(policy_file=file))
     if as_json:
         classes = {
-            found.name: {"listen": found.listen, "action": found.action, "inspected": _reachable(policy, found.name)}
+            found.name: {
+                "listen": found.listen,
+                "action": found.action,
+                "inspected": _reachable(policy, found.name),
+                **({"instance": found.instance} if found.instance else {}),
+            }
             for found in policy.classes.values()
         }
         print_json(

@@ -63,6 +63,12 @@ Model = Annotated[str | None, typer.Option(help="Show records of this model; * m
 ClassName = Annotated[
     str | None, typer.Option("--class", help="Show records of this class: gateway, browser, sandbox, build, …")
 ]
+Instance = Annotated[
+    str | None,
+    typer.Option(
+        help="Show records of this gateway, where several gateways share the proxy (`instance` in the policy)."
+    ),
+]
 Status = Annotated[str | None, typer.Option(help="Show records with this HTTP status: 429, 4xx, 500-529.")]
 Host = Annotated[str | None, typer.Option(help="Show records of this host; * matches any text, ? one character.")]
 Event = Annotated[
@@ -87,6 +93,7 @@ def records(
     until: Until = None,
     model: Model = None,
     class_name: ClassName = None,
+    instance: Instance = None,
     status: Status = None,
     host: Host = None,
     code: CodeName = None,
@@ -95,7 +102,9 @@ def records(
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest last."""
-    filters = _filters(since, until, model, class_name, status, host, code, event, limit=min(limit, sys.maxsize))
+    filters = _filters(
+        since, until, model, class_name, instance, status, host, code, event, limit=min(limit, sys.maxsize)
+    )
     with SpoolReader(Settings.load().spool_path) as reader:
         rows = list(reader.query(filters))
     if as_json:
@@ -116,6 +125,7 @@ def records(
 def tail(
     model: Model = None,
     class_name: ClassName = None,
+    instance: Instance = None,
     status: Status = None,
     host: Host = None,
     code: CodeName = None,
@@ -130,7 +140,9 @@ def tail(
         seq = reader.head()[0]
         more: dict[str, int] = {"limit": min(last, sys.maxsize)}
         while True:
-            for row in reader.query(_filters(None, None, model, class_name, status, host, code, event, **more)):
+            for row in reader.query(
+                _filters(None, None, model, class_name, instance, status, host, code, event, **more)
+            ):
                 _print_line(row, as_json)
                 seq = max(seq, row.seq)
             more = {"after_seq": seq}
@@ -185,6 +197,7 @@ def _print_exchange(row: Row, details: dict[str, int], whole: dict[str, Any]) ->
         "id": row.id,
         "time": local_time(row.time_ns),
         "class": row.class_name,
+        "instance": row.instance,
         "client": row.client,
         "rule": f"{row.rule}: {row.reason}",
         "code": row.code,
@@ -302,6 +315,7 @@ def _filters(
     until: str | None,
     model: str | None,
     class_name: str | None,
+    instance: str | None,
     status: str | None,
     host: str | None,
     code: str | None,
@@ -314,6 +328,7 @@ def _filters(
         until_ns=None if until is None else moment("--until", until),
         model=model,
         class_name=class_name,
+        instance=instance,
         status_min=low,
         status_max=high,
         host=host,

@@ -11,7 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 
 from openclaw_egress.policy.host_groups import group_names
-from openclaw_egress.policy.loader import CLASS_KEYS, CLASS_NAME, FRACTIONS, KEYS, LIMITS, MASK_KEYS, METHOD, RULE_KEYS
+from openclaw_egress.policy.loader import (
+    CLASS_KEYS,
+    CLASS_NAME,
+    FRACTIONS,
+    INSTANCE_NAME,
+    KEYS,
+    LIMITS,
+    MASK_KEYS,
+    METHOD,
+    RULE_KEYS,
+)
 from openclaw_egress.policy.mask_patterns import MAX_PATTERNS, MAX_SOURCE, NAME
 from openclaw_egress.policy.model import ACTIONS, Limits
 from openclaw_egress.settings import HEALTH_PORT
@@ -39,6 +49,7 @@ _EXAMPLES: dict[str, object] = {
     "addresses": [{"cidr": "10.0.0.2/32", "ports": [3100], "methods": ["POST"], "paths": ["/otlp/v1/logs"]}],
     "limits": {"connections": 64, "tokens_per_day": 5_000_000},
     "log_tunnels": True,
+    "instance": "gw-a",
     "host": "packages.example.com",
     "cidr": "140.82.112.0/20",
     "ports": [443, 8443],
@@ -177,6 +188,12 @@ _CLASS: dict[str, Schema] = {
         "type": "boolean",
         "default": False,
         "description": "Record the metadata of tunnels, not their content.",
+    },
+    "instance": {
+        "type": "string",
+        "pattern": f"^{INSTANCE_NAME}$",
+        "description": "Name of the only gateway that uses this listener, where several gateways share the proxy. "
+        "Records of the class name it in openclaw.egress.instance.",
     },
 }
 

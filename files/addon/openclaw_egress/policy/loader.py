@@ -23,7 +23,7 @@ MAX_RULES = 50_000
 """Maximum number of rules of all classes together, because aliases can make a small YAML file expand to a large one."""
 
 KEYS = ("version", "inspect", "classes", "resolve", "mask")
-CLASS_KEYS = ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels")
+CLASS_KEYS = ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels", "instance")
 MASK_KEYS = ("name", "pattern")
 RULE_KEYS = {
     "allow": ("host", "cidr", "ports", "methods", "paths", "tls"),
@@ -48,6 +48,7 @@ LIMITS = {
 FRACTIONS = {"cost_usd_per_day"}
 """Limits that accept fractional numbers."""
 CLASS_NAME = r"[a-z][a-z0-9_-]{0,31}"
+INSTANCE_NAME = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
 METHOD = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 
 
@@ -137,7 +138,20 @@ def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[in
     limits = _limits(entries["limits"]) if "limits" in entries else Limits()
     log_tunnels = entries["log_tunnels"].boolean() if "log_tunnels" in entries else False
     allow_line = entries["allow"].line if "allow" in entries else None
-    return ClassPolicy(name, port, action, **lists, limits=limits, log_tunnels=log_tunnels, allow_line=allow_line)
+    instance = _instance(entries["instance"]) if "instance" in entries else ""
+    return ClassPolicy(
+        name, port, action, **lists, limits=limits, log_tunnels=log_tunnels, allow_line=allow_line, instance=instance
+    )
+
+
+def _instance(node: _Node) -> str:
+    name = node.text("gw-a")
+    if not re.fullmatch(INSTANCE_NAME, name):
+        node.fail(
+            f"{name!r} is not a valid name of a gateway instance",
+            "use at most 32 characters: a-z, 0-9 and -, starting and ending with a letter or a digit",
+        )
+    return name
 
 
 _EXAMPLES = {

@@ -97,7 +97,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ClassPolicy:
-    """The part of the policy for one class. ``addresses`` are its exceptions to the address guard."""
+    """The part of the policy for one class.
+
+    ``addresses`` are its exceptions to the address guard. ``instance`` is the gateway that alone uses the listener of
+    this class; empty if the policy does not say so.
+    """
 
     name: str
     listen: int
@@ -108,6 +112,7 @@ class ClassPolicy:
     limits: Limits = Limits()
     log_tunnels: bool = False
     allow_line: int | None = None
+    instance: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,12 +156,18 @@ class Policy:
         """Return the class whose listener has this port, or None."""
         return next((item for item in self.classes.values() if item.listen == port), None)
 
+    def instance_of(self, class_name: str) -> str:
+        """Return the gateway that alone uses the class's listener; empty if none is named, or for an unknown class."""
+        found = self.classes.get(class_name)
+        return "" if found is None else found.instance
+
     def describe(self, class_name: str) -> str:
         """Return a description of the class in a few lines, for people to read."""
         found = self.classes.get(class_name)
         if found is None:
             return f"there is no class {class_name}; the policy has {', '.join(self.classes)}"
-        lines = [f"{found.name}: listens on {found.listen}, action {found.action}"]
+        instance = f", instance {found.instance}" if found.instance else ""
+        lines = [f"{found.name}: listens on {found.listen}, action {found.action}{instance}"]
         lines += [f"  {rule.name}: {describe_rule(rule)}" for part in (found.deny, found.allow) for rule in part]
         lines += [f"  {rule.name}: exception to the address guard, {describe_rule(rule)}" for rule in found.addresses]
         return "\n".join(lines)

@@ -116,7 +116,9 @@ class Recorder:
         budgets: Budgets | None = None,
         counted: CountedResponses | None = None,
         masks: Callable[[], Masks] = tuple,
+        instance_of: Callable[[str], str] = lambda _: "",
     ) -> None:
+        self._instance_of = instance_of
         self._counted = counted or CountedResponses()
         self._spool = spool
         self._prices = prices
@@ -197,6 +199,7 @@ class Recorder:
         return ExchangeCapture(
             id=str(uuid.uuid4()),
             class_name=allowed.class_name,
+            instance=self._instance_of(allowed.class_name),
             rule=allowed.decision.rule,
             reason=allowed.decision.reason,
             method=sent_method(request),

@@ -331,6 +331,7 @@ class ExchangeCapture:
     body_limit: int
     path: str = "/"
     client: str = ""
+    instance: str = ""
     code: str = ""
     masks: Masks = ()
     status: int | None = None
@@ -547,6 +548,7 @@ class ExchangeCapture:
             "host": self.host,
             "port": self.port,
             "client": self.client,
+            "instance": self.instance,
             "http_version": self.http_version,
             "status": self.status,
             "response_headers": self._response_headers_known,

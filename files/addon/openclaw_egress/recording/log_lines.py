@@ -196,6 +196,8 @@ def _part(line: Line, path: tuple[str, ...], encoded: str, index: int, count: in
         semconv.PART_COUNT: count,
         semconv.PART_DIRECTION: direction,
     }
+    if (instance := line.attributes.get(semconv.INSTANCE)) is not None:
+        attributes[semconv.INSTANCE] = instance
     part = {"index": index, "count": count, "direction": direction, "path": list(path)}
     head = _json({"exchange": exchange, "part": part})
     return replace(line, attributes=attributes, json=f'{head[:-1]},"data":{encoded}}}')

@@ -91,6 +91,8 @@ class ExchangeRecord:
     end_ns: int
     client: str = ""
     """IP address of the client."""
+    instance: str = ""
+    """Gateway instance whose listener accepted the client; empty if the policy names none."""
     outcome: str = "complete"
     """How the exchange ended: one of `OUTCOMES`."""
     rule: str = ""
@@ -145,6 +147,8 @@ class DeniedRecord:
     """Code of the denial: one of `codes.Code`."""
     reason: str
     client: str = ""
+    instance: str = ""
+    """Gateway instance, as in `ExchangeRecord`."""
     address: str | None = None
     """The IP address that the decision is about: a literal in the request, or a result of name resolution."""
     method: str | None = None
@@ -171,6 +175,8 @@ class EventRecord:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     severity: Literal["INFO", "WARN", "ERROR"] = "INFO"
     class_name: str = ""
+    instance: str = ""
+    """Gateway instance, as in `ExchangeRecord`; empty in records about the proxy itself."""
 
 
 Record = ExchangeRecord | DeniedRecord | EventRecord
@@ -212,6 +218,7 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
     attributes: dict[str, AttributeValue | None] = {
         semconv.EXCHANGE_ID: record.id,
         semconv.CLASS: record.class_name,
+        semconv.INSTANCE: record.instance or None,
         semconv.RULE: record.rule or None,
         semconv.CODE: record.code or None,
         semconv.REASON: record.reason or None,
@@ -285,6 +292,7 @@ def _denied_lines(record: DeniedRecord) -> list[Line]:
     attributes: dict[str, AttributeValue | None] = {
         semconv.EXCHANGE_ID: record.id or None,
         semconv.CLASS: record.class_name,
+        semconv.INSTANCE: record.instance or None,
         semconv.RULE: record.rule,
         semconv.CODE: record.code,
         semconv.REASON: record.reason,
@@ -320,7 +328,11 @@ def _denied_lines(record: DeniedRecord) -> list[Line]:
 
 
 def _event_lines(record: EventRecord) -> list[Line]:
-    attributes: dict[str, AttributeValue | None] = {**record.attributes, semconv.CLASS: record.class_name or None}
+    attributes: dict[str, AttributeValue | None] = {
+        **record.attributes,
+        semconv.CLASS: record.class_name or None,
+        semconv.INSTANCE: record.instance or None,
+    }
     fields = {"message": truncate_utf8(clean_text(record.message), 16 * 1024), **bounded_fields(record.attributes)}
     return make_lines(record.event_name, record.severity, attributes, fields)
 

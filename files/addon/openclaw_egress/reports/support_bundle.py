@@ -153,6 +153,7 @@ def _policy(settings: Settings) -> dict[str, Any]:
         found.name: {
             "listen": found.listen,
             "action": found.action,
+            "instance": found.instance,
             "allow": len(list(found.allow)),
             "deny": len(list(found.deny)),
             "addresses": len(list(found.addresses)),

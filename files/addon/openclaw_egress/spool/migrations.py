@@ -148,4 +148,9 @@ def _add_usage(connection: sqlite3.Connection) -> None:
     usage_totals.rebuild(connection)
 
 
-_MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_add_codes, _add_usage]
+def _add_instance(connection: sqlite3.Connection) -> None:
+    """Migrate from version 2 to 3: add the column for the gateway instance, which older records do not name."""
+    _add_columns(connection, 2)
+
+
+_MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_add_codes, _add_usage, _add_instance]

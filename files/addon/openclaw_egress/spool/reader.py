@@ -56,6 +56,8 @@ class Filters:
     until_ns: int | None = None
     event_names: Sequence[str] = ()
     class_name: str | None = None
+    instance: str | None = None
+    """The gateway instance."""
     model: str | None = None
     host: str | None = None
     method: str | None = None
@@ -147,6 +149,7 @@ _COMPARED = {
     "since_ns": "time_ns >= ?",
     "until_ns": "time_ns < ?",
     "class_name": "class = ?",
+    "instance": "instance = ?",
     "model": "model GLOB ?",
     "host": "host GLOB ?",
     "method": "method = ?",

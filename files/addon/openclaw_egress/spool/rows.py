@@ -71,6 +71,8 @@ class Row:
     key: Annotated[str | None, Column(_TEXT, semconv.KEY, last_absent=1)]
     """Fingerprint of the API key."""
     cost_usd: Annotated[float | None, Column(_REAL, semconv.COST, last_absent=1)]
+    instance: Annotated[str | None, Column(_TEXT, semconv.INSTANCE, last_absent=2)]
+    """Gateway instance whose listener accepted the client."""
 
 
 def _columns() -> dict[str, Column]:

@@ -39,7 +39,7 @@ from openclaw_egress.errors import EgressError
 from openclaw_egress.spool import rows, usage_totals
 
 SCHEMA_VERSION = 1
-USER_VERSION = 2
+USER_VERSION = 3
 CLOCK_SET_BACK = "clock_set_back_"
 """Prefix of the keys in the table ``meta`` that name lines before which the clock was set back."""
 RESTORED = "restored_"

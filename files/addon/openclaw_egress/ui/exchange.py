@@ -147,6 +147,7 @@ def _facts(row: Row, details: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     yield "event", row.event_name.rpartition(".")[2]
     yield "ID", row.id
     yield "class", row.class_name
+    yield "instance", row.instance or ""
     yield "client", row.client or ""
     yield "destination", f"{row.host}:{row.port}" if row.host else ""
     yield "outcome", row.outcome or ""
