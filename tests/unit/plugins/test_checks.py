@@ -504,3 +504,26 @@ STATUS_DECIDES = {
     "sandbox-refused", "loki-direct", "telemetry-forwarded", "enforcement-firewall", "enforcement-bypass",
     "store-reached",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ports", "found"),
+    [
+        ({}, (True, "non-root, read-only, no capabilities, limits set")),
+        ({"9464/tcp": [{"HostIp": "10.0.0.1"}]}, (True, "non-root, read-only, no capabilities, limits set")),
+        ({"9464/tcp": [{"HostIp": ""}]}, (False, "published ports")),
+        ({"9464/tcp": [{"HostIp": "0.0.0.0"}]}, (False, "published ports")),
+        ({"8080/tcp": [{"HostIp": "10.0.0.1"}]}, (False, "published ports")),
+    ],
+)
+def test_only_the_metrics_may_be_published_and_only_on_one_address(
+    ports: dict[str, list[dict[str, str]]], found: tuple[bool, str], tmp_path: Path
+) -> None:
+    rights = {"ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"]}
+    limits = {"Sysctls": {"net.ipv4.ip_forward": "0"}, "Memory": 512 * 2**20, "NanoCpus": 10**9}
+    container = {
+        "Config": {"User": "64081:64081"},
+        "Mounts": [],
+        "HostConfig": {**rights, **limits, "PortBindings": ports},
+    }
+    assert check("proxy-confined", tmp_path, f"cat <<'END'\n{json.dumps([container])}\nEND\n") == found

@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 
+# openclaw_proxy_metrics_address publishes this port, on one address.
+METRICS = "9464/tcp"
+
 
 def output(*words):
     """Return the output of a command. Exit with an error if the command fails or prints nothing."""
@@ -21,7 +24,11 @@ problems = {
     "capabilities": "ALL" not in (h["CapDrop"] or []),
     "new privileges": not any("no-new-privileges" in option for option in h["SecurityOpt"] or []),
     "routes between its networks": (h.get("Sysctls") or {}).get("net.ipv4.ip_forward") != "0",
-    "published ports": any((h["PortBindings"] or {}).values()),
+    "published ports": any(
+        port != METRICS or bound["HostIp"] in ("", "0.0.0.0", "::")
+        for port, bindings in (h["PortBindings"] or {}).items()
+        for bound in bindings or []
+    ),
     "named volumes": any(mount["Type"] == "volume" for mount in c["Mounts"]),
     "no memory limit": not h["Memory"],
     "no CPU limit": not h["NanoCpus"],
