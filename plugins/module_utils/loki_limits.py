@@ -17,7 +17,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Iterable, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 Config = Mapping[str, Any]
 
@@ -44,6 +44,8 @@ QUERY_RESULT_BYTES = 16 * 2**20
 
 # Resource attributes that queries, dashboards and the audit use as labels.
 LABELS = ("service.name", "service.instance.id")
+# Resource attribute that gives lines that the proxy resends late a stream of their own.
+RESENT_LABEL = "service.namespace"
 # Attributes of records that queries and dashboards filter by.
 ATTRIBUTES = (
     "event_name",
@@ -146,9 +148,11 @@ def _parse_duration(text: str) -> float:
 
 
 def make_limits(rates: Sequence[float]) -> List[Limit]:
-    """Return the limits to check, for proxies with these maximum export rates in bytes per second (0: no maximum)."""
-    paced = [rate for rate in rates if rate > 0] or [EXPORT_BYTES_PER_SECOND]
-    fastest, together = max(paced), sum(paced)
+    """Return the limits to check, for proxies with these maximum export rates in bytes per second (0: no maximum).
+
+    The rates of Loki are among them only if a proxy has a maximum.
+    """
+    paced = [rate for rate in rates if rate > 0]
     push = "Loki refuses a push that exceeds it, every time"
     return [
         Limit(
@@ -163,26 +167,15 @@ def make_limits(rates: Sequence[float]) -> List[Limit]:
             "limits_config.max_structured_metadata_entries_count", "count", "128", METADATA_ENTRIES, "128",
             "Loki refuses lines with more metadata", zero_is_unlimited=True,
         ),
-        Limit(
-            "limits_config.ingestion_rate_mb", "megabytes", "4", fastest, _megabytes(together, 4),
-            "a gateway exports faster, so Loki refuses its pushes with 429",
-        ),
-        Limit(
-            "limits_config.ingestion_rate_mb", "megabytes", "4", together, _megabytes(together, 4),
-            "the gateways together can export faster; then Loki refuses pushes with 429 and they wait", stops=False,
-        ),
+        *(_make_rates(max(paced), sum(paced)) if paced else ()),
         Limit(
             "limits_config.ingestion_burst_size_mb", "megabytes", "6", LARGEST_PUSH_BYTES, "6", push,
-        ),
-        Limit(
-            "limits_config.per_stream_rate_limit", "bytes", "3MB", fastest, _megabytes(fastest, 3) + "MB",
-            "a gateway exports faster, and Loki may drop lines of a push that it acknowledges",
         ),
         Limit(
             "limits_config.per_stream_rate_limit_burst", "bytes", "15MB", LARGEST_PUSH_BYTES, "15MB", push,
         ),
         Limit(
-            "server.grpc_server_max_recv_msg_size", "bytes", "4194304", LARGEST_MESSAGE_BYTES, "4194304",
+            "server.grpc_server_max_recv_msg_size", "bytes", "4194304", LARGEST_MESSAGE_BYTES, str(QUERY_RESULT_BYTES),
             "Loki refuses a larger push with 503, every time",
         ),
         Limit(
@@ -202,6 +195,23 @@ def make_limits(rates: Sequence[float]) -> List[Limit]:
             "records wait if the gateway's clock is ahead by more", stops=False,
         ),
     ]  # fmt: skip
+
+
+def _make_rates(fastest: float, together: float) -> Tuple[Limit, ...]:
+    return (
+        Limit(
+            "limits_config.ingestion_rate_mb", "megabytes", "4", fastest, _megabytes(together, 4),
+            "a gateway exports faster, so Loki refuses its pushes with 429",
+        ),
+        Limit(
+            "limits_config.ingestion_rate_mb", "megabytes", "4", together, _megabytes(together, 4),
+            "the gateways together can export faster; then Loki refuses pushes with 429 and they wait", stops=False,
+        ),
+        Limit(
+            "limits_config.per_stream_rate_limit", "bytes", "3MB", fastest, _megabytes(fastest, 3) + "MB",
+            "a gateway exports faster, and Loki may drop lines of a push that it acknowledges",
+        ),
+    )  # fmt: skip
 
 
 def _megabytes(size: float, least: int) -> str:
@@ -296,8 +306,17 @@ def _check_limit(config: Config, limit: Limit) -> Iterator[Finding]:
         yield Finding(limit.key, text % (limit.key, shown, limit.minimum, limit.reason), limit.stops, (limit.line,))
 
 
+def _unreadable(key: str, value: object, needed: str) -> Finding:
+    text = "%s is %s, which this role cannot read. It was not checked: %s."
+    shown = str(value)
+    return Finding(key, text % (key, shown if len(shown) <= 100 else shown[:100] + "…", needed), False)
+
+
 def _check_metadata(config: Config) -> Iterator[Finding]:
-    if not flag(config, "limits_config.allow_structured_metadata"):
+    given = _get(config, "limits_config.allow_structured_metadata")
+    if given is not None and str(given).lower() not in ("true", "false"):
+        yield _unreadable("limits_config.allow_structured_metadata", given, "it must be true")
+    elif not flag(config, "limits_config.allow_structured_metadata"):
         yield Finding(
             "limits_config.allow_structured_metadata",
             "limits_config.allow_structured_metadata is false (GET /config omits false values). It must be true: Loki "
@@ -320,46 +339,69 @@ def _check_labels(config: Config) -> Iterator[Finding]:
     # Loki merges its default labels into the printed rules, except with ignore_defaults.
     if not rules and not flag(config, key + ".ignore_defaults"):
         return
-    missing = [name for name in LABELS if _action(rules, name) != "index_label"]
+    actions = {name: _action(rules, name) for name in (*LABELS, RESENT_LABEL)}
+    unknown = [name for name, action in actions.items() if action is None]
+    if unknown:
+        yield _unreadable(key + ".attributes_config", rules, "%s must be a label" % " and ".join(unknown))
+    lines = (
+        "otlp_config:",
+        "  resource_attributes:",
+        "    attributes_config:",
+        "      - action: index_label",
+        "        attributes: [%s]" % ", ".join(actions),
+    )
+    missing = [name for name in LABELS if actions[name] not in ("index_label", None)]
     if missing:
         text = "%s does not make %s a label. The audit and the dashboards select records by it. Put the rule first."
-        yield Finding(
-            key,
-            text % (key, " and ".join(missing)),
-            True,
-            (
-                "otlp_config:",
-                "  resource_attributes:",
-                "    attributes_config:",
-                "      - action: index_label",
-                "        attributes: [%s]" % ", ".join(LABELS),
-            ),
+        yield Finding(key, text % (key, " and ".join(missing)), True, lines)
+    elif actions[RESENT_LABEL] not in ("index_label", None):
+        text = (
+            "%s does not make %s a label. Lines that the proxy resends late go to a stream of their own by this label. "
+            "Without it Loki refuses them. Put the rule first."
         )
+        yield Finding(key, text % (key, RESENT_LABEL), False, lines)
 
 
 def _check_dropped_attributes(config: Config) -> Iterator[Finding]:
     key = "limits_config.otlp_config.log_attributes"
-    dropped = [name for name in ATTRIBUTES if _action(_get(config, key) or [], name) == "drop"]
+    rules = _get(config, key) or []
+    actions = {name: _action(rules, name) for name in ATTRIBUTES}
+    if None in actions.values():
+        yield _unreadable(key, rules, "it must not drop attributes that queries and dashboards filter by")
+    dropped = [name for name, action in actions.items() if action == "drop"]
     if dropped:
         text = "%s drops %s. Queries and dashboards filter by these attributes. Remove them from the rule."
         yield Finding(key, text % (key, ", ".join(dropped)), False)
 
 
-def _action(rules: Any, attribute: str) -> str:
-    """Return the action of the first rule that matches the attribute. Loki: pkg/loghttp/push/otlp_config.go."""
-    for rule in rules if isinstance(rules, (list, tuple)) else ():
-        if isinstance(rule, Mapping) and (
-            attribute in (rule.get("attributes") or ()) or _matches(rule.get("regex"), attribute)
-        ):
+def _action(rules: Any, attribute: str) -> Optional[str]:
+    """Return the action of the first rule that matches the attribute, or None if a rule before it is unreadable.
+
+    Loki: pkg/loghttp/push/otlp_config.go.
+    """
+    if not isinstance(rules, (list, tuple)):
+        return None
+    for rule in rules:
+        names = (rule.get("attributes") or ()) if isinstance(rule, Mapping) else None
+        if not isinstance(names, (list, tuple)):
+            return None
+        matches = attribute in names or _matches(rule.get("regex"), attribute)
+        if matches is None:
+            return None
+        if matches:
             return str(rule.get("action") or "structured_metadata")
     return "structured_metadata"
 
 
-def _matches(pattern: object, attribute: str) -> bool:
+def _matches(pattern: object, attribute: str) -> Optional[bool]:
+    """Return whether the pattern matches, or None if Python cannot read it. It has Go's syntax."""
+    text = str(pattern or "")
+    if "[:" in text:  # A class such as [[:alpha:]], which Python reads as a set of characters.
+        return None
     try:
-        return bool(pattern) and re.fullmatch(str(pattern), attribute) is not None
-    except re.error:  # The pattern has Go's syntax, parts of which Python rejects.
-        return False
+        return bool(text) and re.fullmatch(text, attribute) is not None
+    except re.error:
+        return None
 
 
 def _check_what_is_not_in_it(config: Config, rates: Sequence[float]) -> Iterator[Finding]:
@@ -370,7 +412,8 @@ def _check_what_is_not_in_it(config: Config, rates: Sequence[float]) -> Iterator
     if any(rate <= 0 for rate in rates):
         yield Finding(
             "limits_config.per_stream_rate_limit",
-            "limits_config.per_stream_rate_limit was not checked, because a gateway exports without a maximum rate. "
+            "limits_config.per_stream_rate_limit was not checked for each gateway, because a gateway exports without a "
+            "maximum rate. "
             "Above the limit Loki may drop lines of a push that it acknowledges. Set "
             "openclaw_proxy_export_max_bytes_per_second for the gateway.",
             False,
@@ -379,15 +422,26 @@ def _check_what_is_not_in_it(config: Config, rates: Sequence[float]) -> Iterator
 
 def _check_schema(config: Config, today: date) -> Iterator[Finding]:
     key = "schema_config.configs"
-    periods = [period for period in _get(config, key) or [] if isinstance(period, Mapping)]
+    given = _get(config, key) or []
+    needed = "v13 on tsdb must be active"
+    periods = [period for period in given if isinstance(period, Mapping)] if isinstance(given, (list, tuple)) else []
+    if not periods and given:
+        yield _unreadable(key, given, needed)
+        return
     if not periods:
-        yield Finding(key, "%s is not in GET /config. It was not checked: v13 on tsdb must be active." % key, False)
+        yield Finding(key, "%s is not in GET /config. It was not checked: %s." % (key, needed), False)
         return
     periods.sort(key=_begin)
     # Dates in the form YYYY-MM-DD can be compared as strings.
     active = [period for period in periods if _begin(period) <= today.isoformat()]
     current = active[-1] if active else {}
     if _fits(current):
+        return
+    unreadable = [period for period in periods if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", _begin(period))]
+    if current and not re.match(r"v[0-9]+\Z", str(current.get("schema", ""))):
+        unreadable = unreadable or [current]
+    if unreadable:
+        yield _unreadable(key, unreadable[0], needed)
         return
     planned = [_begin(period) for period in periods if _begin(period) > today.isoformat() and _fits(period)]
     begin = planned[0] if planned else (today + timedelta(days=1)).isoformat()

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import shlex
+import ssl
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.integration.ansible.conftest import BIN
 from tests.support.docker import Docker
@@ -126,6 +128,40 @@ def test_configuration_hidden_by_a_reverse_proxy_is_a_warning_with_the_limits_to
     assert len(vps2.loki.records()) == (0 if check else 1)
 
 
+@pytest.mark.parametrize(("status", "said"), [(401, "requires a tenant or credentials"), (403, ""), (404, "")])
+def test_configuration_that_the_role_should_edit_but_cannot_read_stops(vps2, status, said):
+    vps2.configure(CONFIG)
+    vps2.loki.faults.set(status=status, path="/config")
+    found = vps2.bad(loki_otlp_manage_config=True)
+    assert "Nothing was changed." in found and f"/config responds with {status}" in found
+    assert (said or f"allow_structured_metadata: true under limits_config in {vps2.file}") in found
+    assert vps2.file.read_text() == CONFIG and not vps2.manifest.exists() and vps2.loki.records() == []
+
+
+@pytest.mark.parametrize("variable", [{}, {"loki_otlp_scheme": "https"}])
+def test_test_record_uses_tls_if_the_gateways_do(run, tmp_path, variable):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    loki = FakeLoki()
+    loki._server.socket = context.wrap_socket(loki._server.socket, server_side=True)
+    with loki:
+        vps2 = Vps2(run, tmp_path, loki)
+        endpoint = f"https://127.0.0.1:{loki.port}/otlp/v1/logs"
+        gateway = {} if variable else {"openclaw_proxy_otlp_logs_endpoint": endpoint}
+        assert vps2.good(gateway=gateway, loki_otlp_ca_file=str(tmp_path / "ca.pem"), **variable) == 0
+        assert [line for _, line, _ in loki.records()] == ["probe"]
+        assert "CERTIFICATE_VERIFY_FAILED" in vps2.bad(gateway=gateway, **variable)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["https://logs.example.com/otlp/v1/logs", "http://127.0.0.1:3100/otlp", "", "https://{{ undefined }}/"]
+)
+def test_endpoint_elsewhere_does_not_change_the_scheme(vps2, endpoint):
+    assert vps2.good(gateway={"openclaw_proxy_otlp_logs_endpoint": endpoint}) == 0
+
+
 def test_all_wrong_limits_are_reported_in_one_message_before_the_first_change(vps2):
     wrong = "limits_config:\n  max_line_size: 64KB\n  per_stream_rate_limit: 1MB\n"
     vps2.configure(wrong + SCHEMA.format(store="tsdb", schema="v13") + "server:\n  grpc_server_max_recv_msg_size: 1\n")
@@ -143,7 +179,7 @@ def test_all_wrong_limits_are_reported_in_one_message_before_the_first_change(vp
     assert not vps2.manifest.exists() and not list(prometheus.iterdir())
     assert vps2.loki.records() == []
     limits = "  allow_structured_metadata: true\n  max_line_size: 256KB\n  per_stream_rate_limit: 3MB\n"
-    server = "server:\n  grpc_server_max_recv_msg_size: 4194304\n"
+    server = "server:\n  grpc_server_max_recv_msg_size: 16777216\n"
     vps2.configure("limits_config:\n" + limits + SCHEMA.format(store="tsdb", schema="v13") + server)
     assert vps2.good() == 0
 

@@ -137,7 +137,7 @@ WRONG = [
     (
         "server.grpc_server_max_recv_msg_size", 1048576,
         "is 1048576. The minimum is 3000000 bytes: Loki refuses a larger push with 503, every time.",
-        "grpc_server_max_recv_msg_size: 4194304",
+        "grpc_server_max_recv_msg_size: 16777216",
     ),
     (
         "limits_config.allow_structured_metadata", None,
@@ -211,7 +211,7 @@ def test_report_has_all_messages_and_one_block_for_each_section():
         "  allow_structured_metadata: true",
         "  max_line_size: 256KB",
         "server:",
-        "  grpc_server_max_recv_msg_size: 4194304",
+        "  grpc_server_max_recv_msg_size: 16777216",
     ]
     assert limits.report([]) == []
 
@@ -260,6 +260,16 @@ def test_fast_gateway_needs_higher_rates():
 def test_gateway_without_a_maximum_rate_is_a_warning():
     found = [finding for finding in warnings(MAIN, 0) if finding.key == "limits_config.per_stream_rate_limit"]
     assert "a gateway exports without a maximum rate" in found[0].message and found[0].lines == ()
+
+
+def test_rates_are_compared_only_with_gateways_that_have_a_maximum():
+    slow = changed(("limits_config.per_stream_rate_limit", "1MB"), ("limits_config.ingestion_rate_mb", 1))
+    assert stopping(slow, 0) == [] and stopping(slow, 500_000, 0) == []
+    assert [one.key for one in stopping(slow, 2_500_000, 0)] == [
+        "limits_config.ingestion_rate_mb",
+        "limits_config.per_stream_rate_limit",
+    ]
+    assert not any("rate_limit:" in line or "rate_mb" in line for line in limits.requirements([0]))
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -336,6 +346,43 @@ def test_labels_of_the_audit_are_required(rules, missing):
     assert stopping(corrected(config, [found])) == []
 
 
+def test_missing_label_of_resent_lines_is_a_warning():
+    rules = [{"action": "index_label", "attributes": ["service.name", "service.instance.id"]}]
+    config = changed((RESOURCE, {"ignore_defaults": True, "attributes_config": rules}))
+    assert stopping(config) == []
+    (found,) = [one for one in warnings(config) if one.key == RESOURCE]
+    assert "does not make service.namespace a label" in found.message
+    assert not [one for one in check_config(corrected(config, [found]), TODAY) if one.key == RESOURCE]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{"action": "index_label", "regex": r"\pL+[.].*"}],  # Go's syntax
+        [{"action": "index_label", "regex": "[[:alpha:].]*"}],  # Go's syntax that Python reads differently
+        ["service.name"],
+        [{"action": "index_label", "attributes": 7}],
+        {"action": "index_label"},
+    ],
+)
+def test_unreadable_rules_do_not_stop(rules):
+    config = changed((RESOURCE, {"ignore_defaults": True, "attributes_config": rules}))
+    assert stopping(config) == []
+    (found,) = [one for one in warnings(config) if one.key.startswith(RESOURCE)]
+    assert "which this role cannot read. It was not checked: service.name and service.instance.id and" in found.message
+    dropping = warnings(changed(("limits_config.otlp_config.log_attributes", rules)))[-1]
+    assert "log_attributes is" in dropping.message and "which this role cannot read" in dropping.message
+
+
+def test_rule_before_an_unreadable_one_decides():
+    rules = [
+        {"action": "index_label", "attributes": ["service.name", "service.namespace", "service.instance.id"]},
+        {"action": "drop", "regex": "(?<x"},
+    ]
+    config = changed((RESOURCE, {"ignore_defaults": True, "attributes_config": rules}))
+    assert not [one for one in check_config(config, TODAY) if one.key.startswith(RESOURCE)]
+
+
 def test_rules_of_other_attributes_are_accepted():
     rules = MAIN["limits_config"]["otlp_config"]["resource_attributes"]["attributes_config"]
     config = changed((f"{RESOURCE}.attributes_config", [*rules, {"action": "drop", "regex": ".*"}]))
@@ -393,6 +440,30 @@ def test_v13_needs_tsdb(period):
     assert [one.key for one in stopping(changed(("schema_config.configs", [period])))] == ["schema_config.configs"]
     (found,) = stopping(changed(("schema_config.configs", [OLD, {**period, "from": "2026-12-09"}])))
     assert "(1) append to schema_config.configs" in found.message
+
+
+@pytest.mark.parametrize(
+    "periods",
+    [
+        7,
+        "v13",
+        ["v13"],
+        [{**OLD, "schema": "the newest"}],
+        [{**OLD, "from": "a while ago"}],
+        [{"store": "tsdb", "from": "2024-01-01"}],
+    ],
+)
+def test_unreadable_schema_does_not_stop(periods):
+    config = changed(("schema_config.configs", periods))
+    assert stopping(config) == []
+    assert "schema_config.configs is" in warnings(config)[0].message
+    assert "which this role cannot read. It was not checked: v13 on tsdb" in warnings(config)[0].message
+
+
+def test_unreadable_permission_of_metadata_does_not_stop():
+    config = changed(("limits_config.allow_structured_metadata", "perhaps"))
+    assert stopping(config) == []
+    assert "is perhaps, which this role cannot read" in warnings(config)[0].message
 
 
 def test_missing_schema_is_reported_as_unchecked():
