@@ -27,6 +27,7 @@ def tasks_of(role: str) -> dict[str, list[dict]]:
     manifest = {"path": "{{ openclaw_egress_state_dir }}/manifest.json", "mode": "0600"}
     return {
         "preflight": [fail | {"when": f"stub_fails == '{role} preflight'"}],
+        "verify": [fail | {"when": f"stub_fails == '{role} verify'"}],
         "main": [
             {"ansible.builtin.ping": {}},
             {"ansible.builtin.file": manifest | {"state": "touch"}, "when": "role_name != 'loki_otlp'"},
@@ -128,7 +129,7 @@ def test_failing_host_does_not_stop_the_other_hosts_of_its_batch(rollout, tmp_pa
     )
     assert done.code != 0
     changed = dict.fromkeys(("four", "five", "six", "seven"), "failed") | {"four": "put back"}
-    assert done.states == dict.fromkeys(("one", "two", "three"), "deployed") | changed
+    assert done.states == dict.fromkeys(("one", "two", "three"), "verified") | changed
     assert "openclaw_gateway is broken here" in done.errors["four"]
     assert "Putting the host back failed as well" in done.errors["six"] and "rollback.yml" in done.errors["six"]
     assert "unreachable" in done.errors["seven"]
@@ -139,9 +140,10 @@ def test_failing_host_does_not_stop_the_other_hosts_of_its_batch(rollout, tmp_pa
     ("broken", "state", "error"),
     [
         ({"stub_fails": "openclaw_gateway"}, "put back", "openclaw_gateway is broken here"),
+        ({"stub_fails": "openclaw_gateway verify"}, "put back", "openclaw_gateway is broken here"),
         (UNREACHABLE, "failed", "the host is unreachable"),
     ],
-    ids=["broken", "unreachable"],
+    ids=["broken", "check", "unreachable"],
 )
 def test_no_host_is_deployed_after_the_first_host_failed(rollout, tmp_path, broken, state, error):
     done = rollout({"one": dict(broken), "two": {}, "three": {}})
@@ -156,7 +158,15 @@ def test_gateways_of_an_unreachable_loki_are_not_changed(rollout, tmp_path):
     loki = {"loki": {}, "away": dict(UNREACHABLE)}
     done = rollout({"one": {}, "two": {"openclaw_proxy_loki_host": "away"}}, loki=loki)
     assert done.code != 0
-    assert deployed(tmp_path, "one", "two") == [done.states.get("one") == "deployed", False], done.output
+    assert deployed(tmp_path, "one", "two") == [done.states.get("one") == "verified", False], done.output
+
+
+def test_host_is_not_reported_as_verified_without_the_checks(rollout, tmp_path):
+    hosts = {"one": {"stub_fails": "openclaw_gateway verify"}, "two": {}}
+    done = rollout(hosts, "-e", "openclaw_egress_rollout_verify=false")
+    assert done.code == 0, done.output
+    assert done.states == {"one": "deployed", "two": "deployed"}
+    assert deployed(tmp_path, "one", "two") == [True, True]
 
 
 def test_check_mode_does_not_report_a_deployment(rollout, tmp_path):
