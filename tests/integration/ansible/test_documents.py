@@ -64,8 +64,11 @@ def test_every_label_of_a_metric_is_described():
     assert set(catalogue.LABELS) == used
 
 
-def test_policy_in_the_reference_is_valid():
-    found = FENCED.search(references.POLICY.read_text())
+@pytest.mark.parametrize(
+    "document", [references.POLICY, ROOT / "docs" / "several-gateways.md"], ids=lambda one: one.name
+)
+def test_policy_in_the_document_is_valid(document):
+    found = FENCED.search(document.read_text())
     assert read_policy(found["text"].encode(), "policy.yml").warnings == ()
 
 
