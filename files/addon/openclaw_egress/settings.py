@@ -67,6 +67,54 @@ class Neighbours:
         return address in self.network and address not in self.addresses
 
 
+@dataclass(frozen=True, slots=True)
+class ProxyURL:
+    """The URL of an HTTP proxy: ``scheme`` is http or https, ``host`` is in lower case and without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def read(cls, text: str) -> ProxyURL:
+        """Parse a text such as ``http://proxy.example.com:3128``.
+
+        Raises:
+            ValueError: the text does not have this form. The message does not contain the text, which may have a
+                password.
+        """
+        form = "write http://HOST:PORT or https://HOST:PORT, such as http://proxy.example.com:3128"
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError(form) from None
+        if parts.username is not None or "@" in text:
+            raise ValueError(f"has credentials: write USER:PASSWORD to EGRESS_UPSTREAM_PROXY_AUTH_FILE, and {form}")
+        if parts.scheme not in ("http", "https"):
+            raise ValueError(f"must be an HTTP proxy; {form}")
+        if not port:
+            raise ValueError(f"has no port; {form}")
+        if not host or not _PROXY_HOST.fullmatch(host):
+            raise ValueError(f"has no valid host; {form}")
+        if parts.path not in ("", "/") or parts.query or parts.fragment or "?" in text or "#" in text:
+            raise ValueError(f"has a path or query; {form}")
+        if ":" in host:
+            host = str(IPv6Address(host))
+        return cls(parts.scheme, host.removesuffix("."), port)
+
+    @property
+    def place(self) -> str:
+        """Return HOST:PORT."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.place}"
+
+
+_PROXY_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?")
+
+
 def without_mapping(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """Return the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), or the address unchanged."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -158,6 +206,31 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=AliasChoices("EGRESS_UPSTREAM_CA"),
         description="PEM file of CA certificates that the proxy trusts for servers, in addition to the public CAs.",
+    )
+    upstream_proxy: Annotated[ProxyURL | None, NoDecode] = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_UPSTREAM_PROXY"),
+        description="URL of an HTTP proxy, such as http://proxy.example.com:3128. What the policy allows goes on "
+        "through it with CONNECT. The export does not use it. Unset or empty: the proxy connects directly.",
+    )
+    upstream_proxy_auth_file: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_UPSTREAM_PROXY_AUTH_FILE"),
+        description="File with USER:PASSWORD for EGRESS_UPSTREAM_PROXY (Basic). The proxy reads it again for each "
+        "connection.",
+    )
+    upstream_no_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        validation_alias=AliasChoices("EGRESS_UPSTREAM_NO_PROXY"),
+        description="Destinations to reach without EGRESS_UPSTREAM_PROXY, comma-separated: names with all names below "
+        "them, suffixes such as .example.com, addresses, networks.",
+    )
+    upstream_resolve: Literal["on", "off"] = Field(
+        default="on",
+        validation_alias=AliasChoices("EGRESS_UPSTREAM_RESOLVE"),
+        description="on: resolve each name also for EGRESS_UPSTREAM_PROXY, and refuse guarded addresses. A name that "
+        "does not exist here is decided by name. off: decide every name for the upstream proxy by name; for networks "
+        "without DNS.",
     )
     spool_max_bytes: int = Field(
         default=2 * 1024**3,
@@ -258,6 +331,20 @@ class Settings(BaseSettings):
             return Neighbours.read(value) if value.strip() else None
         return value
 
+    @field_validator("upstream_proxy", mode="before")
+    @classmethod
+    def _read_upstream_proxy(cls, value: object) -> object:
+        if isinstance(value, str):
+            return ProxyURL.read(value.strip()) if value.strip() else None
+        return value
+
+    @field_validator("upstream_no_proxy", mode="before")
+    @classmethod
+    def _split_no_proxy(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
     @field_validator("retention", mode="before")
     @classmethod
     def _read_age(cls, value: object) -> object:
@@ -348,8 +435,14 @@ class Settings(BaseSettings):
             lines = []
             for problem in error.errors():
                 field = str(problem["loc"][0]) if problem["loc"] else "?"
-                lines.append(f"{_variable_of(field)}: {problem['msg']} (got {str(problem.get('input'))[:80]!r})")
+                lines.append(f"{_variable_of(field)}: {problem['msg']} (got {_shown(problem.get('input'))!r})")
             raise SettingsError("\n".join(lines)) from None
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of an invalid value. Replace the credentials of a URL."""
+    text = str(value)
+    return ("…@" + text.rpartition("@")[2] if "@" in text else text)[:80]
 
 
 def _variable_of(field: str) -> str:

@@ -49,11 +49,12 @@ def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) 
 
 
 def check_ports(settings: Settings, policy: Policy) -> None:
-    """Refuse a class whose listener uses the health port or the metrics port.
+    """Refuse a class whose listener uses the health port or the metrics port, or is the upstream proxy.
 
     Raises:
-        SettingsError: a listener uses one of these ports; the message names the class and the port.
+        SettingsError: the message names the class and the port.
     """
+    _refuse_itself_as_upstream(settings, policy)
     for variable, kind, port in (
         ("EGRESS_HEALTH_PORT", "health port", settings.health_port),
         ("EGRESS_METRICS_LISTEN", "port of metrics", settings.metrics_listen[1] if settings.metrics_listen else 0),
@@ -64,6 +65,23 @@ def check_ports(settings: Settings, policy: Policy) -> None:
                 f"{variable}: port {port} is also the listener of class {found.name}. "
                 f"Choose another {kind}, or another `listen` for the class."
             )
+
+
+def _refuse_itself_as_upstream(settings: Settings, policy: Policy) -> None:
+    """Refuse a listener of this proxy as its upstream proxy, because every connection would go round in circles.
+
+    Raises:
+        SettingsError: the upstream proxy is a listener of a class on loopback or on the listeners' address.
+    """
+    upstream = settings.upstream_proxy
+    if upstream is None or not (is_loopback(upstream.host) or upstream.host == settings.listen_host):
+        return
+    found = policy.class_for_port(upstream.port)
+    if found is not None:
+        raise SettingsError(
+            f"EGRESS_UPSTREAM_PROXY: {upstream} is a listener of this proxy (class {found.name}). "
+            "Name the proxy of your network."
+        )
 
 
 def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:

@@ -14,6 +14,7 @@ from openclaw_egress.export.exporter import Exporter
 from openclaw_egress.observability import catalogue
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.proxy.memory_budget import MemoryBudget
+from openclaw_egress.proxy.upstream_proxy import UpstreamProxy
 from openclaw_egress.spool.writer import Spool
 
 STALLED_SECONDS = 15.0
@@ -33,7 +34,9 @@ class Readiness:
         exporter: Exporter | None,
         budget: MemoryBudget,
         clock: certificates.Clock,
+        upstream_proxy: UpstreamProxy | None = None,
     ) -> None:
+        self._upstream_proxy = upstream_proxy
         self._policies = policies
         self._listeners = listeners
         self._ca = ca
@@ -78,6 +81,7 @@ class Readiness:
             self._ca.renewal_problem,
             self._heartbeat.problem,
             self._spool.flush_problem,
+            self._upstream_proxy.problem if self._upstream_proxy is not None else "",
         )
         problems += [problem for problem in others if problem]
         return not problems, {
@@ -91,6 +95,7 @@ class Readiness:
                 "names": authority.names,
             },
             "policy": self._policies.current.digest,
+            "upstream_proxy": self._upstream_proxy.report() if self._upstream_proxy is not None else None,
             "export": dict(export),
             "spool": self._spool.stats(),
             "dead_letters": self._spool.dead_letters(),

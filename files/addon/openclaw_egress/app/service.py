@@ -37,6 +37,7 @@ from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, d
 from openclaw_egress.proxy.options import trusted_roots
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.proxy.served_ca import ServedCA
+from openclaw_egress.proxy.upstream_proxy import UpstreamProxy
 from openclaw_egress.settings import Settings
 from openclaw_egress.signatures import Signer
 from openclaw_egress.spool import usage_totals
@@ -75,6 +76,7 @@ class Service:
         check_ca(self.served_ca.info, policy)
         prices = PriceTable(settings.prices_file)
         self.trusted_ca = trusted_roots(settings.upstream_ca, self.confdir)
+        self.upstream_proxy = UpstreamProxy.of(settings, self.trusted_ca)
         self.spool = Spool(
             settings.spool_path,
             settings.spool_max_bytes,
@@ -101,7 +103,11 @@ class Service:
         budgets = Budgets(lambda: self.policies.current, self._spent_since, lambda: int(clock().timestamp() * 10**9))
         self.metrics.by_labels(catalogue.BUDGET_USED, budgets.shares)
         self.access_control = AccessControl(
-            lambda: self.policies.current, self.decisions, neighbours=settings.neighbours, budgets=budgets
+            lambda: self.policies.current,
+            self.decisions,
+            neighbours=settings.neighbours,
+            budgets=budgets,
+            upstream_proxy=self.upstream_proxy,
         )
         counted = CountedResponses(self._counted_responses())
         self.recorder = Recorder(
@@ -123,7 +129,15 @@ class Service:
         mitmproxy_patches.install(accounts)
         self.heartbeat = Heartbeat(self.spool, self.served_ca, accounts)
         self.readiness = Readiness(
-            self.policies, self.listeners, self.ca, self.heartbeat, self.spool, self.exporter, budget, clock
+            self.policies,
+            self.listeners,
+            self.ca,
+            self.heartbeat,
+            self.spool,
+            self.exporter,
+            budget,
+            clock,
+            self.upstream_proxy,
         )
         self.readiness.publish(self.metrics)
         self.metrics.gauges(lambda: last_audit.gauges(settings.state_dir))
@@ -208,4 +222,5 @@ def describe(service: Service) -> str:
             "inspect": list(service.policies.current.inspect),
             "records": service.settings.logs_endpoint or str(service.settings.spool_path),
         }
+        | ({} if service.upstream_proxy is None else {"upstream_proxy": str(service.upstream_proxy.url)})
     )

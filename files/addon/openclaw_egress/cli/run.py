@@ -117,6 +117,10 @@ def _is_forbidden(path: Path) -> bool:
     return not os.access(path, os.R_OK)
 
 
+def _direct(no_proxy: list[str]) -> str:
+    return f", except {escape(', '.join(no_proxy))}" if no_proxy else ""
+
+
 def _print_status(found: Status) -> None:
     problems, spool = found.problems, found.spool
     if found.running is None:
@@ -129,6 +133,8 @@ def _print_status(found: Status) -> None:
         typer.echo(f"problem  {escape(problem)}")
     for warning in found.report.get("warnings", []):
         typer.echo(f"warning  {escape(warning)}")
+    if upstream := found.report.get("upstream_proxy"):
+        typer.echo(f"upstream {escape(upstream['url'])}{_direct(upstream['no_proxy'])}")
     if export := found.report.get("export"):
         typer.echo(
             f"export   {export['status']}, to {escape(export['endpoint'])}; {export['pushed_records']} lines pushed"

@@ -34,6 +34,12 @@ class Code(StrEnum):
     OWN_ADDRESS = "own_address"
 
     NAME_NOT_RESOLVED = "name_not_resolved"
+    UPSTREAM_PROXY_NAMED = "upstream_proxy_named"
+    UPSTREAM_PROXY_UNREACHABLE = "upstream_proxy_unreachable"
+    UPSTREAM_PROXY_TLS = "upstream_proxy_tls"
+    UPSTREAM_PROXY_LOGIN = "upstream_proxy_login"
+    UPSTREAM_PROXY_REFUSED = "upstream_proxy_refused"
+    UPSTREAM_PROXY_PROTOCOL = "upstream_proxy_protocol"
     UNKNOWN_NEIGHBOUR = "unknown_neighbour"
     CONNECTION_LIMIT = "connection_limit"
     RATE_LIMIT = "rate_limit"
@@ -158,6 +164,12 @@ _SENTENCES = {
     Code.HOST_ADDRESS: "{0.subject} is an address of this proxy's host",
     Code.OWN_ADDRESS: "{0.address} is this machine's own address",
     Code.NAME_NOT_RESOLVED: "{0.detail}",
+    Code.UPSTREAM_PROXY_NAMED: "{0.destination} is the upstream proxy, which {0.class_name} may not reach itself",
+    Code.UPSTREAM_PROXY_UNREACHABLE: "the upstream proxy {0.rule} is not reachable: {0.detail}",
+    Code.UPSTREAM_PROXY_TLS: "TLS to the upstream proxy {0.rule} failed: {0.detail}",
+    Code.UPSTREAM_PROXY_LOGIN: "the upstream proxy {0.rule} does not accept this proxy: {0.detail}",
+    Code.UPSTREAM_PROXY_REFUSED: "the upstream proxy {0.rule} refused CONNECT {0.allows}: {0.detail}",
+    Code.UPSTREAM_PROXY_PROTOCOL: "the upstream proxy {0.rule} sent no valid response: {0.detail}",
     Code.UNKNOWN_NEIGHBOUR: "{0.address} is not a known client: on {0.network} only {0.allows} may connect "
     "(EGRESS_NEIGHBOURS)",
     Code.CONNECTION_LIMIT: "connection limit reached: class {0.class_name} allows {0.most} concurrent connections "
@@ -210,6 +222,17 @@ _RULES = {
     Code.UNKNOWN_CLASS: "unknown-class",
     Code.LISTENER_WITHOUT_CLASS: "unknown-class",
     Code.NAME_NOT_RESOLVED: "dns",
+    **dict.fromkeys(
+        (
+            Code.UPSTREAM_PROXY_NAMED,
+            Code.UPSTREAM_PROXY_UNREACHABLE,
+            Code.UPSTREAM_PROXY_TLS,
+            Code.UPSTREAM_PROXY_LOGIN,
+            Code.UPSTREAM_PROXY_REFUSED,
+            Code.UPSTREAM_PROXY_PROTOCOL,
+        ),
+        "upstream-proxy",
+    ),
     Code.UNKNOWN_NEIGHBOUR: "neighbours",
     Code.MEMORY_LIMIT: "memory-budget",
     Code.WEBSOCKET_NOT_RECORDED: "recording",

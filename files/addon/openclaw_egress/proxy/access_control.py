@@ -49,6 +49,7 @@ from openclaw_egress.proxy.request_checks import (
     sni_agrees,
 )
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant
+from openclaw_egress.proxy.upstream_proxy import Route, UpstreamProxy, UpstreamProxyError
 from openclaw_egress.proxy.websocket_layer import RELAY
 from openclaw_egress.settings import Neighbours
 from openclaw_egress.wire.http1_syntax import is_request_start
@@ -65,6 +66,12 @@ function records the denial and returns it; otherwise it returns None.
 INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata`` of a request that the recorder must record. The value is an :class:`Allowed` object."""
 
+UPSTREAM_FAILURE = "openclaw_egress.upstream_failure"
+"""Key in ``flow.metadata`` of a request that the recorder records and that failed at the upstream proxy.
+
+The value is the ``error.type``.
+"""
+
 REFUSED = "refused by openclaw.egress"
 """Prefix of the error text of a refused upstream connection.
 
@@ -76,6 +83,10 @@ _CLIENT_ENDED = (
 )  # fmt: skip
 """Substrings of mitmproxy's error texts that show that the client ended the handshake or rejected the certificate."""
 
+_REMEDY_OF_NAME = "Check the name, and the resolver of the proxy's container."
+_REMEDY_OF_UPSTREAM_PROXY = (
+    "Ask the operator of this machine to check EGRESS_UPSTREAM_PROXY (`egress status` shows its problem)."
+)
 _REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
 
 
@@ -126,7 +137,9 @@ class AccessControl:
         resolver: Resolver | None = None,
         neighbours: Neighbours | None = None,
         budgets: Budgets | None = None,
+        upstream_proxy: UpstreamProxy | None = None,
     ) -> None:
+        self._upstream_proxy = upstream_proxy
         self._neighbours = neighbours
         self._budgets = budgets
         self._policy = policy
@@ -187,6 +200,9 @@ class AccessControl:
         log.error("upstream connection aborted: %s", error)
         raise asyncio.CancelledError from error
 
+    def _unopened_failed(self, _: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        log.error("a failure of the upstream proxy could not be recorded: %s", type(error).__name__)
+
     def _end_of_exchange_failed(self, _: http.HTTPFlow, error: Exception) -> None:
         log.error("a malformed response could not be recorded: %s", type(error).__name__)
 
@@ -246,6 +262,7 @@ class AccessControl:
         if session is not None:
             self._usage[session.class_name].connections -= 1
             session.stop_first_byte_timer()
+            session.grants.revoke_all()
         if (tunnel := tunnels.end(client.id)) is not None:
             self._observer.tunnel_ended(tunnel)
 
@@ -255,6 +272,8 @@ class AccessControl:
             if (tunnel := tunnels.end(client_id)) is not None:
                 self._observer.tunnel_ended(tunnel)
         self._resolver.close()
+        if self._upstream_proxy is not None:
+            self._upstream_proxy.close()
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -356,7 +375,7 @@ class AccessControl:
         if destination is None:
             return
         session = self._session(flow.client_conn)
-        if await self._grant(flow, session, destination, None, None):
+        if await self._grant(flow, session, destination, None, None) and await self._prepared(flow, destination):
             session.connect_target = destination
             # Use the canonical host name for the upstream connection, its SNI and the certificate.
             flow.request.data.host = destination.host
@@ -451,7 +470,8 @@ class AccessControl:
             try:
                 addresses = await self._addresses(policy, class_name, destination)
             except ResolutionError as error:
-                self._answer_unreachable(flow, class_name, destination, str(error))
+                unknown = Decision.denial(Code.NAME_NOT_RESOLVED, Evidence(detail=str(error)))
+                self._answer_unreachable(flow, destination, unknown, _REMEDY_OF_NAME)
                 return False
         # Check the addresses of an existing grant again, because the policy may have changed.
         decision = with_addresses(
@@ -459,6 +479,14 @@ class AccessControl:
         )
         if decision.allow and decision.limited and method is not None and (name := limit_bypass(flow.request)):
             decision = Decision.denial(Code.OVERRIDE_HEADER, Evidence(rule=decision.rule, detail=name))
+        route: Route | None = None
+        if decision.allow and self._upstream_proxy is not None:
+            try:
+                decision, route = await self._routed(policy, decision, destination, addresses, method, path)
+            except UpstreamProxyError as error:
+                session.grants.revoke(destination.host, destination.port)
+                self._upstream_failed(flow, destination, error)
+                return False
         if not decision.allow:
             session.grants.revoke(destination.host, destination.port)
             self._refuse(flow, destination, decision)
@@ -473,6 +501,7 @@ class AccessControl:
                 decision.rule,
                 decision.reason,
                 decision.code,
+                route,
             )
             session.grants.write(known)
         if decision.would_deny:
@@ -484,13 +513,88 @@ class AccessControl:
             flow.metadata[INSPECT] = Allowed(class_name, destination, decision)
         return True
 
+    async def _routed(
+        self,
+        policy: Policy,
+        decision: Decision,
+        destination: Destination,
+        addresses: tuple[str, ...],
+        method: str | None,
+        path: str | None,
+    ) -> tuple[Decision, Route | None]:
+        """Return the decision, and the route through the upstream proxy; None if the proxy connects directly.
+
+        Deny a destination that is the upstream proxy itself, unless exceptions to the address guard permit all its
+        addresses: a client must not use the upstream proxy without this proxy's policy.
+
+        Raises:
+            UpstreamProxyError: the name of the upstream proxy does not resolve.
+        """
+        upstream = self._upstream_proxy
+        if upstream is None:
+            return decision, None
+        direct = upstream.is_direct(destination, addresses)
+        try:
+            await upstream.refresh()
+        except UpstreamProxyError:
+            if not direct:
+                raise
+        if upstream.is_named_by(destination, addresses):
+            class_name = decision.evidence.class_name
+            exceptions = policy.classes[class_name].addresses
+            ips = map(ipaddress.ip_address, addresses)
+            if not addresses or not all(exceptions.permitting(ip, destination.port, method, path) for ip in ips):
+                return Decision.denial(Code.UPSTREAM_PROXY_NAMED, Evidence(class_name, destination)), None
+        return decision, None if direct else upstream.route(destination, policy.fixed_address(destination.host))
+
+    async def _prepared(self, flow: http.HTTPFlow, destination: Destination) -> bool:
+        """Open the tunnel through the upstream proxy before the client's CONNECT succeeds. Return whether it is open.
+
+        For an inspected host, open it with the first request instead: its response can then name the failure.
+        """
+        session = self._session(flow.client_conn)
+        grant = session.grants.find(destination.host, destination.port)
+        if grant is None or grant.inspect or not isinstance(grant.route, Route):
+            return True
+        try:
+            await grant.route.prepare()
+        except UpstreamProxyError as error:
+            session.grants.revoke(destination.host, destination.port)
+            self._upstream_failed(flow, destination, error)
+            return False
+        if flow.client_conn.id not in self._sessions:
+            grant.close()
+        return True
+
+    def _upstream_failed(self, flow: http.HTTPFlow, destination: Destination, error: UpstreamProxyError) -> None:
+        denied = Decision.denial(error.code, error.evidence)
+        self._answer_unreachable(flow, destination, denied, _REMEDY_OF_UPSTREAM_PROXY)
+
     async def _addresses(self, policy: Policy, class_name: str, destination: Destination) -> tuple[str, ...]:
+        """Return the addresses of the destination.
+
+        Return none if it goes through the upstream proxy and its name is unknown here: the decision is then on the
+        name. A look-up without a response is no such case: a slow resolver must not disable the address guard.
+
+        Raises:
+            ResolutionError: the name does not resolve.
+        """
         if destination.address is not None:
             return (str(destination.address),)
         fixed = policy.fixed_address(destination.host)
         if fixed is not None:
             return (str(fixed),)
-        return await self._resolver.addresses(class_name, destination.host, destination.port)
+        upstream, host = self._upstream_proxy, destination.host
+        # A name without a dot depends on the search list of the resolver. The upstream proxy has another one.
+        by_name = upstream is not None and "." in host and not upstream.is_direct(destination)
+        if by_name and upstream is not None and not upstream.resolves:
+            return ()
+        try:
+            return await self._resolver.addresses(class_name, host, destination.port)
+        except ResolutionError as error:
+            if by_name and error.answered:
+                return ()
+            raise
 
     def _parse(self, flow: http.HTTPFlow, host: str, port: int) -> Destination | None:
         try:
@@ -521,13 +625,13 @@ class AccessControl:
             accept=flow.request.headers.get("accept", ""),
         )
 
-    def _answer_unreachable(self, flow: http.HTTPFlow, class_name: str, destination: Destination, why: str) -> None:
+    def _answer_unreachable(self, flow: http.HTTPFlow, destination: Destination, why: Decision, remedy: str) -> None:
+        class_name = self._class_of(flow.client_conn)
         flow.request.headers.pop("expect", None)
-        unknown = Decision.denial(Code.NAME_NOT_RESOLVED, Evidence(detail=why))
         self._observer.denied(
             class_name,
             destination,
-            unknown,
+            why,
             recorded_method(flow.request),
             client_address(flow),
             enforced=True,
@@ -537,10 +641,10 @@ class AccessControl:
             502,
             class_name=class_name,
             destination=str(destination),
-            rule=unknown.rule,
-            reason=unknown.reason,
+            rule=why.rule,
+            reason=why.reason,
             accept=flow.request.headers.get("accept", ""),
-            remedy="Check the name, and the resolver of the proxy's container.",
+            remedy=remedy,
         )
 
     # ── protocol layers ──────────────────────────────────────────────────────────────────────────────────────
@@ -632,6 +736,7 @@ class AccessControl:
             self._begin_tunnel(client, grant)
 
     def _begin_tunnel(self, client: connection.Client, grant: ConnectionGrant) -> None:
+        self._session(client).relayed = True
         if self._class_policy(client).log_tunnels:
             tunnel = tunnels.Tunnel(
                 grant.class_name,
@@ -669,13 +774,21 @@ class AccessControl:
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record a malformed response from an uninspected host. The recorder records those from inspected hosts."""
+        """Record a malformed response from an uninspected host, or a failure of the upstream proxy.
+
+        The recorder records those of inspected hosts.
+        """
         problem = flow.metadata.get(RESPONSE_PROBLEM)
-        if problem is not None and INSPECT not in flow.metadata:
+        refused = None if problem is None else Decision.denial(Code.MALFORMED_RESPONSE, Evidence(detail=problem))
+        grant = self._session(flow.client_conn).grants.find(flow.request.host, flow.request.port)
+        if refused is None and (failure := _failure_of(grant)) is not None and flow.response is None:
+            flow.metadata[UPSTREAM_FAILURE] = str(failure.code)
+            refused = Decision.denial(failure.code, failure.evidence)
+        if refused is not None and INSPECT not in flow.metadata:
             self._observer.denied(
                 self._class_of(flow.client_conn),
                 self._named_destination(flow.client_conn, flow.request),
-                Decision.denial(Code.MALFORMED_RESPONSE, Evidence(detail=problem)),
+                refused,
                 recorded_method(flow.request),
                 client_address(flow),
                 enforced=True,
@@ -702,8 +815,23 @@ class AccessControl:
         """Abort the connection before any data is sent, unless the server's address is one of the checked addresses."""
         address, peer = data.server.address, data.server.peername
         grant = self._session(data.client).grants.find(address[0], address[1]) if address else None
-        if grant is None or peer is None or peer[0].split("%")[0] not in grant.addresses:
+        if grant is None or peer is None or peer[0].split("%")[0] not in grant.peers:
             raise LookupError("the server's address was not checked before the connection")
+
+    @fails_closed(_unopened_failed)
+    def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """Record a failure of the upstream proxy in a tunnel. The hook `error` records those of requests."""
+        address, session = data.server.address, self._session(data.client)
+        grant = session.grants.find(address[0], address[1]) if address else None
+        if session.relayed and grant is not None and (failure := _failure_of(grant)) is not None:
+            self._observer.denied(
+                grant.class_name,
+                grant.destination,
+                Decision.denial(failure.code, failure.evidence),
+                "CONNECT",
+                str(data.client.peername[0]),
+                enforced=True,
+            )
 
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -747,6 +875,11 @@ def _connect_grant(session: ClientSession) -> ConnectionGrant | None:
     """Return the grant for the destination of the client's CONNECT, or None."""
     target = session.connect_target
     return session.grants.find(target.host, target.port) if target is not None else None
+
+
+def _failure_of(grant: ConnectionGrant | None) -> UpstreamProxyError | None:
+    """Return why the newest connection of the grant failed at the upstream proxy, or None."""
+    return grant.route.failure if grant is not None and isinstance(grant.route, Route) else None
 
 
 def _port(client: connection.Client) -> int:

@@ -22,6 +22,8 @@ class ClientSession:
     """The destination of the client's allowed CONNECT. A later refusal does not clear it, but revokes the grants."""
     tunnel_in_use: bool = False
     """Whether the client has begun to use its tunnel. Before that, ``header_seconds`` is the timeout."""
+    relayed: bool = False
+    """Whether the tunnel passes on bytes that the proxy does not parse."""
     first_byte_timer: asyncio.TimerHandle | None = None
     """Timer that aborts the connection unless the client sends its first byte within ``header_seconds``."""
 

@@ -8,7 +8,9 @@ a bug or raises an exception, or if a layer of mitmproxy tries to connect before
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from openclaw_egress.policy.destination import Destination
 
@@ -16,9 +18,27 @@ FRESH_SECONDS = 30.0
 """Seconds for which the checked addresses of a name may be used. Most DNS TTLs are longer."""
 
 
+class Through(Protocol):
+    """A route through the upstream proxy: `upstream_proxy.Route`."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of the upstream proxy."""
+
+    async def connect(self, protocol_factory: Callable[[], Any]) -> tuple[Any, Any]:
+        """Open a connection to the destination."""
+
+    def close(self) -> None:
+        """Close a tunnel that no connection uses."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionGrant:
-    """Permission for one client to connect to one destination, at the checked ``addresses`` (as text)."""
+    """Permission for one client to connect to one destination, at the checked ``addresses`` (as text).
+
+    With a ``route``, the proxy connects to the upstream proxy instead. ``addresses`` is then empty if the name does not
+    resolve here.
+    """
 
     class_name: str
     destination: Destination
@@ -29,12 +49,23 @@ class ConnectionGrant:
     rule: str = ""
     reason: str = ""
     code: str = ""
+    route: Through | None = None
     made: float = field(default_factory=time.monotonic)
 
     @property
     def fresh(self) -> bool:
         """Return whether the addresses may still be used for a new connection."""
         return time.monotonic() - self.made < FRESH_SECONDS
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Return the addresses that the proxy may connect to: the destination's, or the upstream proxy's."""
+        return self.addresses if self.route is None else self.route.addresses
+
+    def close(self) -> None:
+        """Close a tunnel of the route that no connection uses."""
+        if self.route is not None:
+            self.route.close()
 
 
 class ConnectionGrants:
@@ -45,6 +76,7 @@ class ConnectionGrants:
 
     def write(self, grant: ConnectionGrant) -> None:
         """Allow the client to connect to the destination of ``grant``."""
+        self.revoke(grant.destination.host, grant.destination.port)
         self._grants[grant.destination.host, grant.destination.port] = grant
 
     def find(self, host: str, port: int) -> ConnectionGrant | None:
@@ -53,8 +85,11 @@ class ConnectionGrants:
 
     def revoke(self, host: str, port: int) -> None:
         """Revoke one grant."""
-        self._grants.pop((host, port), None)
+        if (grant := self._grants.pop((host, port), None)) is not None:
+            grant.close()
 
     def revoke_all(self) -> None:
         """Revoke all grants of the client."""
-        self._grants.clear()
+        grants, self._grants = self._grants, {}
+        for grant in grants.values():
+            grant.close()

@@ -37,6 +37,7 @@ from openclaw_egress.proxy.access_control import (
     FURTHER,
     INSPECT,
     REFUSED,
+    UPSTREAM_FAILURE,
     Allowed,
 )
 from openclaw_egress.proxy.budgets import Budgets
@@ -336,6 +337,8 @@ class Recorder:
         malformed = RESPONSE_PROBLEM in flow.metadata
         if gone:
             self._close(exchange, "client_aborted", "client_aborted")
+        elif UPSTREAM_FAILURE in flow.metadata:
+            self._close(exchange, "upstream_error", flow.metadata[UPSTREAM_FAILURE])
         else:
             self._close(exchange, "upstream_error", "protocol_error" if malformed else _error_type(message))
 

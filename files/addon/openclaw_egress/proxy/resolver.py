@@ -8,11 +8,12 @@ error. Each name is thus resolved once, and its address cannot change between ch
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
@@ -33,8 +34,25 @@ current_grant: ContextVar[ConnectionGrant | None] = ContextVar("current_grant", 
 type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
+@contextlib.contextmanager
+def without_grant() -> Iterator[None]:
+    """Let the loop open a connection to an address inside this context, without the route of the current grant."""
+    token = current_grant.set(None)
+    try:
+        yield
+    finally:
+        current_grant.reset(token)
+
+
 class ResolutionError(Exception):
-    """A name that the policy allows cannot be resolved."""
+    """A name that the policy allows cannot be resolved.
+
+    ``answered`` is True if the system's resolver reported the failure, and False if it did not respond in time.
+    """
+
+    def __init__(self, message: str, *, answered: bool = True) -> None:
+        super().__init__(message)
+        self.answered = answered
 
 
 class Resolver:
@@ -59,7 +77,7 @@ class Resolver:
                     pool, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
                 )
         except TimeoutError:
-            raise ResolutionError(f"no DNS response for {host} within {LOOKUP_SECONDS:.0f} s") from None
+            raise ResolutionError(f"no DNS response for {host} within {LOOKUP_SECONDS:.0f} s", answered=False) from None
         except (OSError, UnicodeError) as error:
             raise ResolutionError(f"{host} does not resolve ({error})") from None
         return tuple(dict.fromkeys(str(answer[4][0]).split("%")[0] for answer in answers))
@@ -75,7 +93,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     """Replace two methods of the loop, and return the function that restores them.
 
     The new ``getaddrinfo`` returns only checked addresses. The new ``create_connection`` has the timeout
-    `CONNECT_SECONDS`.
+    `CONNECT_SECONDS`, and opens the connection through the upstream proxy if the grant has a route.
     """
     original: Callable[..., Awaitable[Any]] = loop.getaddrinfo
     original_connect: Callable[..., Awaitable[Any]] = loop.create_connection
@@ -108,7 +126,13 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     async def create_connection(*arguments: Any, **options: Any) -> Any:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                return await original_connect(*arguments, **options)
+                grant = current_grant.get()
+                if grant is None or grant.route is None:
+                    return await original_connect(*arguments, **options)
+                factory, host, port = arguments
+                if (host, port) != (grant.destination.host, grant.destination.port):
+                    raise OSError("openclaw.egress: this connection has no connection grant")
+                return await grant.route.connect(factory)
         except TimeoutError:
             raise TimeoutError(f"timed out: no connection within {CONNECT_SECONDS:g} s") from None
         except OSError:

@@ -40,7 +40,8 @@ OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
 Headers = Sequence[tuple[str, str]]
 
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
-    client_aborted interrupted decode_error spool_full denied"""
+    client_aborted interrupted decode_error spool_full denied upstream_proxy_unreachable upstream_proxy_tls
+    upstream_proxy_login upstream_proxy_refused upstream_proxy_protocol"""
 ERROR_TYPES = PROVIDER_ERRORS | {*_TRANSPORT_ERRORS.split(), OTHER_ERROR}
 """All values of ``error.type`` other than HTTP status codes."""
 

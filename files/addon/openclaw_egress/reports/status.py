@@ -51,6 +51,7 @@ class Status:
             "problems": self.problems,
             "warnings": self.report.get("warnings", []),
             "export": self.report.get("export", {}),
+            "upstream_proxy": self.report.get("upstream_proxy"),
             "spool": self.spool,
             "dead_letters": self.dead_letters,
             "ca": self.ca,
