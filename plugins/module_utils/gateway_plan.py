@@ -92,6 +92,8 @@ class Options:
     proxy_url: str = "http://openclaw-proxy:8080"
     proxy_network: str = "openclaw-gateway-net"
     proxy_address: str = "172.30.0.250"
+    # URL of the network's HTTP proxy, which the egress proxy uses (openclaw_proxy_upstream_proxy); empty if none.
+    upstream_proxy: str = ""
     direct_hosts: List[str] = field(default_factory=list)
     no_proxy: List[str] = field(default_factory=list)
     inner_subnet: str = "172.31.250.0/24"
@@ -517,32 +519,64 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
+    """Refuse another proxy of the operator, unless the egress proxy uses it as its upstream proxy.
+
+    The plan overrides the variables of the accepted proxy: `PROXY_VARIABLES` with the egress proxy, others with an
+    empty value. A rollback removes our compose file, so the operator's own values apply again.
+    """
     own = inputs.environment(gateway.service)
-    other = [
-        name
-        for name in OTHER_PROXIES
-        if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
-    ]
-    # Also check these variables in the image. The plan overrides all other proxy variables that an image can set.
-    for name in ("ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL"):
-        of_image = "" if name in own else gateway.environment.get(name, "")
-        if of_image not in ("", gateway.options.proxy_url):
-            other.append("%s of the image" % name)
-    if other:
+    options = gateway.options
+    other: list[str] = []
+    of_image: list[str] = []
+    for name in OTHER_PROXIES:
+        value = gateway.environment.get(name, "").rstrip("/")
+        if value in ("", options.proxy_url):
+            continue
+        # The plan overrides the variables in PROXY_VARIABLES of an image, so ignore them.
+        if name not in own and name in PROXY_VARIABLES:
+            continue
+        if options.upstream_proxy and _upstream_of(value) == _upstream_of(options.upstream_proxy):
+            if name not in PROXY_VARIABLES:
+                plan.environment[name] = ""
+            continue
+        (other if name in own else of_image).append(name)
+    if other or of_image:
         plan.problems.append(
             Problem(
                 "other-proxy",
                 "%s has a proxy already (%s in your own compose files, env_file or image), and it can use only one"
-                % (gateway.options.service, ", ".join(other)),
+                % (options.service, ", ".join([*other, *("%s of the image" % name for name in of_image)])),
                 gateway.where("environment"),
                 "Remove these variables."
-                + (
-                    " Set the variables of the image to an empty value in `environment`."
-                    if "image" in other[-1]
-                    else ""
-                ),
+                + (" Set the variables of the image to an empty value in `environment`." if of_image else "")
+                + _upstream_remedy([gateway.environment[name] for name in [*other, *of_image]]),
             )
         )
+
+
+def _upstream_of(value: str) -> str:
+    """Return the URL of an HTTP proxy in one spelling and without credentials; empty if the value is not one."""
+    try:
+        url = urlsplit(value if "://" in value else "http://" + value)
+        host, port = url.hostname, url.port
+    except ValueError:
+        return ""
+    if url.scheme not in ("http", "https") or not host or not re.match(r"[a-z0-9._:-]+\Z", host):
+        return ""
+    shown = "[%s]" % host if ":" in host else host.rstrip(".")
+    return "%s://%s:%d" % (url.scheme, shown, port or (443 if url.scheme == "https" else 80))
+
+
+def _upstream_remedy(values: list[str]) -> str:
+    """Return how to send the traffic on through the operator's proxy; empty if there is no single HTTP proxy."""
+    urls = list(dict.fromkeys(_upstream_of(value) for value in values))
+    if len(urls) != 1 or not urls[0]:
+        return ""
+    with_login = " and openclaw_proxy_upstream_proxy_auth to its USER:PASSWORD" if "@" in values[0] else ""
+    return (
+        " If the internet is reachable only through that proxy, set openclaw_proxy_upstream_proxy to %s%s instead:"
+        " the egress proxy then uses it, and the variables can stay." % (urls[0], with_login)
+    )
 
 
 def _entries(no_proxy: str) -> list[str]:

@@ -94,6 +94,12 @@ options:
     description: The proxy's address on O(proxy_network).
     type: str
     default: 172.30.0.250
+  upstream_proxy:
+    description:
+      - URL of the network's HTTP proxy, which the egress proxy uses. The plan accepts this proxy in the operator's
+        variables and overrides them.
+    type: str
+    default: ""
   direct_hosts:
     description: Literal hosts for C(NO_PROXY).
     type: list
@@ -275,6 +281,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "proxy_url": {"type": "str", "default": "http://openclaw-proxy:8080"},
     "proxy_network": {"type": "str", "default": "openclaw-gateway-net"},
     "proxy_address": {"type": "str", "default": "172.30.0.250"},
+    "upstream_proxy": {"type": "str", "default": ""},
     "direct_hosts": {"type": "list", "elements": "str", "default": []},
     "no_proxy": {"type": "list", "elements": "str", "default": []},
     "inner_subnet": {"type": "str", "default": "172.31.250.0/24"},

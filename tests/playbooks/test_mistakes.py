@@ -387,10 +387,41 @@ def test_a_proxy_of_openclaws_own_configuration_is_refused(stopped):
         with_gateway(),
         containers={"openclaw-gateway": "running"},
         openclaw={
-            "proxy": {"proxyUrl": "http://squid:3128"},
+            "proxy": {"proxyUrl": "http://user:hunter2@squid:3128"},
             "channels": {"telegram": {"proxy": "http://squid:3128", "botToken": "hunter2"}, "discord": {}},
         },
     )
     assert "(proxy.proxyUrl, channels.telegram.proxy in openclaw.json)" in said
     assert "config unset proxy.proxyUrl" in said
+    assert "set openclaw_proxy_upstream_proxy to http://squid:3128:" in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        (
+            {"openclaw_proxy_upstream_proxy": "socks5://squid:1080"},
+            "socks5://squid:1080 is not the URL of an HTTP proxy",
+        ),
+        ({"openclaw_proxy_upstream_proxy": "http://user:hunter2@squid:3128"}, "http://squid:3128 is not the URL"),
+        ({"openclaw_proxy_upstream_proxy": "http://squid"}, "http://squid is not the URL"),
+        (
+            {"openclaw_proxy_upstream_proxy_auth": "user:hunter2"},
+            "openclaw_proxy_upstream_proxy_auth must be USER:PASSWORD",
+        ),
+    ],
+)
+def test_invalid_upstream_proxy_is_refused_without_its_password(stopped, variables, named):
+    said = stopped(with_gateway(), variables=variables)
+    assert named in said and "hunter2" not in said
+
+
+def test_proxy_of_the_network_is_accepted_as_upstream_proxy(preflight):
+    said = preflight(
+        "--extra-vars",
+        "openclaw_proxy_upstream_proxy=http://squid:3128",
+        compose=with_gateway(image="x", environment={"HTTPS_PROXY": "http://squid:3128/"}),
+        images={"x:latest": "1", "x": "1"},
+    )
+    assert "files=docker-compose.yml" in said

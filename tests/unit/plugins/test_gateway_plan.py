@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.openclaw.egress.plugins.module_utils.gateway_plan import Options, make_plan
+from ansible_collections.openclaw.egress.plugins.module_utils.gateway_plan import PROXY_VARIABLES, Options, make_plan
 
 ROOT = Path(__file__).parents[3]
 PLANS = Path(__file__).parent / "golden" / "plans"
@@ -263,3 +263,45 @@ def test_a_command_without_node_is_warned_of(command, warned):
     project = {"services": {"openclaw-gateway": {"command": command, "network_mode": "host"}}}
     given = {"interpolated": project, "uninterpolated": project, "image": {"Entrypoint": ["docker-entrypoint.sh"]}}
     assert [item["code"] for item in planned(given).get("warnings", [])] == (["no-node"] if warned else [])
+
+
+def with_proxy(**environment):
+    return {"interpolated": {"services": {"openclaw-gateway": {"image": "x", "environment": environment}}}}
+
+
+def other_proxies(plan):
+    return [problem for problem in plan.get("problems", []) if problem["code"] == "other-proxy"]
+
+
+COMPANY = "http://proxy.corp.example.com:3128"
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "login"),
+    [
+        ({"HTTPS_PROXY": COMPANY}, COMPANY, False),
+        ({"HTTPS_PROXY": "http://user:hunter2@Proxy.corp.example.com:3128/", "http_proxy": COMPANY}, COMPANY, True),
+        ({"OPENCLAW_PROXY_URL": "proxy.corp.example.com:3128"}, COMPANY, False),
+        ({"ALL_PROXY": "http://proxy.corp.example.com"}, "http://proxy.corp.example.com:80", False),
+        ({"ALL_PROXY": "socks5://proxy.corp.example.com:1080"}, "", False),
+        ({"HTTPS_PROXY": COMPANY, "HTTP_PROXY": "http://other.example.com:1"}, "", False),
+    ],
+)
+def test_remedy_for_a_proxy_of_the_network_works(environment, url, login):
+    """Expect the plan to name the upstream proxy without credentials, and to accept it after the remedy."""
+    (problem,) = other_proxies(planned(with_proxy(**environment)))
+    found = re.search(r"openclaw_proxy_upstream_proxy to (\S+)", problem["remedy"])
+    assert (found[1] if found else "") == url
+    assert ("openclaw_proxy_upstream_proxy_auth" in problem["remedy"]) is login
+    assert "hunter2" not in str(problem)
+    if not found:
+        return
+    plan = planned(with_proxy(**environment), upstream_proxy=found[1])
+    assert other_proxies(plan) == []
+    assert {plan["environment"][name] for name in PROXY_VARIABLES} == {Options.proxy_url}
+    assert all(plan["environment"][name] in ("", Options.proxy_url) for name in environment)
+
+
+def test_proxy_other_than_the_upstream_proxy_is_refused():
+    plan = planned(with_proxy(HTTPS_PROXY="http://other.example.com:3128"), upstream_proxy=COMPANY)
+    assert len(other_proxies(plan)) == 1
