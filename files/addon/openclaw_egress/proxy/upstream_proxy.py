@@ -30,8 +30,11 @@ from openclaw_egress.wire.http1_syntax import END_OF_HEAD
 
 HEAD_BYTES = 64 * 1024
 """Maximum size, in bytes, of the upstream proxy's response to CONNECT."""
-DIAL_SECONDS = 30.0
-"""Timeout for the connection to the upstream proxy, its TLS handshake and its response to CONNECT."""
+DIAL_SECONDS = 20.0
+"""Timeout for the connection to the upstream proxy, its TLS handshake and its response to CONNECT.
+
+It is shorter than `resolver.CONNECT_SECONDS`, which would end the attempt without the code of the failure.
+"""
 KNOWN_SECONDS = 30.0
 """Seconds for which the addresses of the upstream proxy are used before its name is resolved again."""
 
