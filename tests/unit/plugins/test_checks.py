@@ -1,5 +1,6 @@
 """Tests of the checks that verify.yml runs, with a fake `docker`. A check must fail if it cannot read its input."""
 
+import hashlib
 import json
 import os
 import re
@@ -581,6 +582,20 @@ def status(*problems: str, days: int = 60, pending: int = 0, running: bool = Tru
 def test_check_of_the_ca_does_not_depend_on_other_problems(tmp_path, report, passes, found):
     passed, said = check("ca-valid", tmp_path, status_script(tmp_path, report))
     assert passed is passes and said.startswith(found), said
+
+
+@pytest.mark.parametrize("digest", ["", "current"])
+@pytest.mark.parametrize("inside", ["current", "older"])
+@pytest.mark.parametrize("bundle", ["current", "older"])
+def test_check_of_the_gateways_certificates_compares_container_file_and_originals(tmp_path, digest, inside, bundle):
+    """Compare the container's file with the host's, and that with the originals if the operator has certificates."""
+    (tmp_path / "gateway-ca.pem").write_text(bundle)
+    variables = {"CA_FILE": str(tmp_path / "gateway-ca.pem"), "CA_INSIDE": "/etc/ca.pem", "OWN_CA": "/certs/corp.pem"}
+    variables["CA_DIGEST"] = hashlib.sha256(digest.encode()).hexdigest() if digest else ""
+    docker = f"echo {hashlib.sha256(inside.encode()).hexdigest()} /etc/ca.pem"
+    passed, found = check("gateway-ca", tmp_path, docker, **variables)
+    assert passed == (inside == bundle and (bundle == "current" or not digest))
+    assert ("/certs/corp.pem or the proxy's certificate was changed" in found) == (bundle == "older" and bool(digest))
 
 
 def test_check_of_the_spool_waits_while_a_push_is_retried(tmp_path):
