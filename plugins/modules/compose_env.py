@@ -33,8 +33,8 @@ attributes:
 options:
   path:
     description:
-      - The file. If it does not exist, the module creates it with mode 0600. It follows a symbolic link, and
-        does not replace the link.
+      - The file. If it does not exist, the module creates it with mode 0600 and, if it runs as root, with the owner of
+        its directory. It follows a symbolic link, and does not replace the link.
     type: path
     required: true
   variables:
@@ -155,6 +155,10 @@ def write(module: AnsibleModule, path: str, text: str, is_new: bool) -> None:
     module.atomic_move(name, path)
     if is_new:
         os.chmod(path, 0o600)
+        if os.geteuid() == 0:
+            # Give the file to the owner of the project. Compose reads it, so that user could not run Compose otherwise.
+            directory = os.stat(os.path.dirname(path))
+            os.chown(path, directory.st_uid, directory.st_gid)
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:

@@ -142,6 +142,15 @@ def test_compose_env_creates_a_file_that_only_its_owner_can_read(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
+def test_compose_env_gives_a_new_file_to_the_owner_of_the_project(tmp_path):
+    """Compose reads the file, so the project's owner could not run Compose if the file belonged to root."""
+    os.chown(tmp_path, 64123, 64124)
+    assert call("compose_env", path=str(tmp_path / ".env"), variables={"A": "1"})["changed"]
+    found = (tmp_path / ".env").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (64123, 64124, 0o600)
+
+
 def test_compose_env_refuses_a_directory_without_a_compose_file(tmp_path):
     result = call("compose_env", path=str(tmp_path / ".env"), compose_files_add=["x.yml"])
     assert result["failed"]
