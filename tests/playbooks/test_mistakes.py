@@ -316,6 +316,19 @@ def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
         assert "auto is image here, because" in said and "bootstrap=/app/proxy-bootstrap.cjs" in said
 
 
+def test_another_proxy_in_openclaw_stops_site_yml_but_not_verify_yml(preflight):
+    """verify.yml must reach its check of the same settings, which reports the other proxy with its remedy."""
+    docker = {
+        "compose": with_gateway(image="openclaw:local", container_name="openclaw-gateway") | {"name": "clone"},
+        "images": {"openclaw:local": "sha256:1"},
+        "containers": {"openclaw-gateway": "running"},
+        "openclaw": {"proxy": {"proxyUrl": "http://squid:3128"}},
+    }
+    with pytest.raises(AssertionError, match="has its own proxy"):
+        preflight(**docker)
+    preflight("-e", json.dumps({"__openclaw_gateway_only_verify": True}), **docker)
+
+
 def test_a_registry_image_needs_no_build_script(preflight):
     """Expect the role to mount the bootstrap and to report the reason if it has no build script that it can patch."""
     compose = with_gateway(image="ghcr.io/openclaw/openclaw:latest") | {"name": "clone"}
