@@ -1,12 +1,6 @@
 """Tests of `egress audit` against a real VictoriaLogs, if its program is in the lab's cache or on the PATH."""
 
 import json
-import os
-import shutil
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,46 +13,16 @@ from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
 from tests.support.otlp_push import push_lines
-from tests.support.proxy_process import free_ports
+from tests.support.victoria_logs import OTLP_PATH, PROGRAM, get, running, wait_until
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openclaw-egress"
-PROGRAM = shutil.which("victoria-logs") or next(
-    (str(file) for file in sorted(CACHE.glob("victoria-logs-v*")) if os.access(file, os.X_OK)), None
-)
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no victoria-logs on the PATH or in the lab's cache")
 
 
 @pytest.fixture(scope="module")
 def victoria_logs(tmp_path_factory):
     """Return the OTLP endpoint of a VictoriaLogs on loopback."""
-    (port,) = free_ports(1)
-    data = tmp_path_factory.mktemp("victoria-logs")
-    with subprocess.Popen(
-        [str(PROGRAM), f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={data}", "-retentionPeriod=30d"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            wait_until(lambda: get(f"{url}/health"), "VictoriaLogs did not start")
-            yield f"{url}/insert/opentelemetry/v1/logs"
-        finally:
-            process.terminate()
-
-
-def get(url: str) -> bytes:
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as response:
-            return response.read()
-    except (urllib.error.URLError, OSError):
-        return b""
-
-
-def wait_until(condition, message: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, message
-        time.sleep(0.1)
+    with running(tmp_path_factory.mktemp("victoria-logs")) as endpoint:
+        yield endpoint
 
 
 @dataclass
@@ -77,7 +41,7 @@ def audited(endpoint: str, spool: Path, lines) -> dict:
     with SpoolReader(spool) as reader:
         instance = reader.instance_id
     push_lines(endpoint, instance, lines)
-    base = endpoint.removesuffix("/insert/opentelemetry/v1/logs")
+    base = endpoint.removesuffix(OTLP_PATH)
     query = f"{base}/select/logsql/query?query=%7B%22service.instance.id%22%3D%22{instance}%22%7D%20%7C%20count()%20n"
     wait_until(lambda: f'"n":"{len(lines)}"' in get(query).decode(), "the lines did not become visible")
     return audit(endpoint)
@@ -109,13 +73,13 @@ def test_resend_mends_what_is_missing(victoria_logs, spool, monkeypatch):
     commands = [finding["remedy"] for finding in report["findings"]]
     assert commands == ["egress resend 3-4", "egress resend 9", "egress resend 18"]
     monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
-    with Spool(spool, sync_seconds=0.01) as running:
-        exporter = Exporter(running, Endpoint(victoria_logs), environ={})
+    with Spool(spool, sync_seconds=0.01) as opened:
+        exporter = Exporter(opened, Endpoint(victoria_logs), environ={})
         exporter.start()
         for command in commands:
             result = CliRunner().invoke(app, command.split()[1:])
             assert result.exit_code == 0, result.output
-        wait_until(lambda: running.stats()["acknowledged_records"] == chains.LINES + len(commands), "nothing was sent")
+        wait_until(lambda: opened.stats()["acknowledged_records"] == chains.LINES + len(commands), "nothing was sent")
         exporter.stop(0.2)
     wait_until(lambda: not audit(victoria_logs)["findings"], "the lines did not become visible")
     report = audit(victoria_logs)
