@@ -7,6 +7,7 @@ mkdir -p "$CACHE"
 SUITE=trixie
 OPENCLAW_VERSION=2026.9.6
 NODE_VERSION=24.21.0
+COLLECTOR_VERSION=v0.162.0
 VICTORIALOGS_VERSION=v1.51.1-0.20260624061259-dc94972a8708
 HOST_PACKAGES=acl,ca-certificates,curl,dnsmasq,docker-buildx,docker-cli,docker-compose,docker.io,git,iproute2,iptables,procps
 HOST_PACKAGES+=,python3,python3-brotli,python3-cffi-backend,python3-cryptography,sudo,ufw
@@ -230,6 +231,23 @@ MOD
       github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs) >"$CACHE/victoria-logs.log" 2>&1 ||
       { tail -5 "$CACHE/victoria-logs.log" >&2; return 1; }
     mv "$work/victoria-logs" "$file"
+    rm -rf "$work"
+  fi
+  echo "$file"
+}
+
+# The OpenTelemetry Collector with the components that ../collector/builder.yaml lists.
+collector() {
+  local manifest file work
+  manifest=$(readlink -f "${BASH_SOURCE[0]%/*}/../collector/builder.yaml")
+  file=$CACHE/otelcol-$COLLECTOR_VERSION-$(key <"$manifest")
+  if [[ ! -x $file ]]; then
+    say "building the OpenTelemetry Collector from its Go modules (two minutes) …"
+    work=$(mktemp -d)
+    { printf 'dist:\n  name: otelcol\n  output_path: %s/made\n' "$work" && cat "$manifest"; } >"$work/builder.yaml"
+    (cd "$work" && export CGO_ENABLED=0 GOBIN=$work && go install "go.opentelemetry.io/collector/cmd/builder@$COLLECTOR_VERSION" &&
+      ./builder --config builder.yaml --ldflags="-s -w") >"$CACHE/otelcol.log" 2>&1 || { tail -5 "$CACHE/otelcol.log" >&2; return 1; }
+    mv "$work/made/otelcol" "$file"
     rm -rf "$work"
   fi
   echo "$file"

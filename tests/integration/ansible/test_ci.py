@@ -57,17 +57,19 @@ def test_failing_part_is_named_and_counted(tmp_path, broken, said, last, named):
         assert called == ["setup ", "test ", "molecule " if broken == "lab" else "molecule 1"]
 
 
-SCENARIOS = ("bare_check", "rollback", "default", "classes", "network")
+SCENARIOS = ("bare_check", "collector", "rollback", "default", "classes", "network")
+# The fake of each scenario runs five tests, and the fake of the playbooks' tests ten.
+OF_SCENARIOS = 5 * len(SCENARIOS)
 
 
 @pytest.mark.parametrize(
     ("broken", "last"),
     [
-        (None, "35 passed, 0 failed"),
-        ("playbooks", "35 passed, 1 failed"),
-        ("classes", "35 passed, 1 failed"),
-        ("nothing ran", "25 passed, 1 failed"),
-        ("three tests", "35 passed, 3 failed"),
+        (None, f"{OF_SCENARIOS + 10} passed, 0 failed"),
+        ("playbooks", f"{OF_SCENARIOS + 10} passed, 1 failed"),
+        ("classes", f"{OF_SCENARIOS + 10} passed, 1 failed"),
+        ("nothing ran", f"{OF_SCENARIOS} passed, 1 failed"),
+        ("three tests", f"{OF_SCENARIOS + 10} passed, 3 failed"),
         ("lab", "0 passed, 1 failed"),
     ],
 )
