@@ -132,13 +132,17 @@ class _Proxy:
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.scale", description="Simulate many proxies on one destination.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.scale", description="Simulate many proxies on one destination."
+    )
     parser.add_argument("--proxies", type=int, default=1000, metavar="N", help="number of proxies (1000)")
     parser.add_argument("--exchanges-per-hour", type=float, default=60, metavar="N", help="exchanges of one proxy (60)")
     parser.add_argument(
         "--bytes-per-exchange", type=float, default=104_000, metavar="N", help="size of an exchange's record (104000)"
     )
-    parser.add_argument("--pace", type=int, default=2_500_000, metavar="N", help="largest export rate of a proxy (2500000)")
+    parser.add_argument(
+        "--pace", type=int, default=2_500_000, metavar="N", help="largest export rate of a proxy (2500000)"
+    )
     parser.add_argument("--rate-mb", type=float, default=4, metavar="N", help="limit of the destination in MiB/s (4)")
     parser.add_argument("--burst-mb", type=float, default=6, metavar="N", help="burst of the destination in MiB (6)")
     parser.add_argument("--outage-hours", type=float, default=1, metavar="N", help="duration of the outage (1)")

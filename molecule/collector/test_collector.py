@@ -1,7 +1,7 @@
-"""Tests of an OpenTelemetry Collector between the exporter and two destinations: no record is lost, and none is changed.
+"""Tests of an OpenTelemetry Collector between the exporter and two destinations. No record is lost or changed.
 
-The Collector and VictoriaLogs are real, and the Collector uses the configuration of docs/collector.yaml. Loki is a fake.
-Each test ends with `egress audit` over both destinations.
+The Collector and VictoriaLogs are real, and the Collector uses the configuration of docs/collector.yaml. Loki is a
+fake. Each test ends with `egress audit` over both destinations.
 """
 
 import json
@@ -81,10 +81,17 @@ class Collector:
         wait_until(self.listens, f"the Collector did not start: {self.queue.parent / 'collector.log'}")
 
     def listens(self) -> bool:
-        assert self.process is not None and self.process.poll() is None, (self.queue.parent / "collector.log").read_text()
-        return subprocess.run(
-            ["curl", "--silent", "--noproxy", "*", f"http://127.0.0.1:{self.port}/"], check=False, capture_output=True
-        ).returncode == 0
+        assert self.process is not None and self.process.poll() is None, (
+            self.queue.parent / "collector.log"
+        ).read_text()
+        return (
+            subprocess.run(
+                ["curl", "--silent", "--noproxy", "*", f"http://127.0.0.1:{self.port}/"],
+                check=False,
+                capture_output=True,
+            ).returncode
+            == 0
+        )
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -205,9 +212,12 @@ def small_disk(tmp_path) -> Iterator[Path]:
     """Return an empty file system of 24 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    if os.geteuid() != 0 or subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=False, capture_output=True
-    ).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=False, capture_output=True
+        ).returncode
+    ):
         pytest.skip("only root can mount a file system")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
@@ -232,4 +242,3 @@ def test_full_disk_of_the_collector_loses_nothing(spool, loki, victoria, small_d
             complete_in_both(loki, victoria)
     finally:
         collector.kill()
-
