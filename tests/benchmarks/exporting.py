@@ -137,7 +137,7 @@ def measured(size: Size, count: int) -> Iterator[Result]:
         yield reported(f"{what}: spool", path.stat().st_size / count, "B each")
         with accepting() as (url, received):
             elapsed, cpu, before = drained(path, url)
-            yield reported(f"{what}: on the wire, compressed", received.value / count, "B each")
+            yield reported(f"{what}: on the wire, not compressed", received.value / count, "B each")
         yield reported(f"{what}: as Loki counts them", before["pending_bytes"] / count, "B each")
         yield from _rates(what, elapsed, cpu, before, count, GOAL_RECORDS_PER_SECOND if size.share == 1 else None)
     if PROGRAM is not None:
