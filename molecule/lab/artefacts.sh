@@ -236,10 +236,10 @@ MOD
   echo "$file"
 }
 
-# The OpenTelemetry Collector with the components that ../collector/builder.yaml lists.
+# The OpenTelemetry Collector with the components that collector.yaml lists.
 collector() {
   local manifest file work
-  manifest=$(readlink -f "${BASH_SOURCE[0]%/*}/../collector/builder.yaml")
+  manifest=$(readlink -f "${BASH_SOURCE[0]%/*}/collector.yaml")
   file=$CACHE/otelcol-$COLLECTOR_VERSION-$(key <"$manifest")
   if [[ ! -x $file ]]; then
     say "building the OpenTelemetry Collector from its Go modules (two minutes) …"
