@@ -200,8 +200,12 @@ def test_the_operators_files_keep_their_bytes():
 SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.site")
 
 
-def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
-    """Run `docker compose up`, then site.yml, then `docker compose up` again. None of them may recreate a container."""
+def test_neither_manual_compose_up_nor_second_site_yml_changes_anything():
+    """Run `docker compose up`, then site.yml, then `docker compose up` again.
+
+    None of them may recreate a container, and site.yml must change nothing. This test is also the scenario's test of
+    idempotence, so that the scenario runs site.yml only twice.
+    """
 
     def containers() -> list[str]:
         names = ("openclaw-gateway", "openclaw-proxy")
@@ -214,7 +218,9 @@ def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
     before = containers()
     up()
     assert containers() == before, "docker compose up -d"
-    run(*SITE, env=os.environ | {"ANSIBLE_NOCOLOR": "1"})
+    said = run(*SITE, env=os.environ | {"ANSIBLE_NOCOLOR": "1"})
+    tasks = [part.partition("\n")[0] for part in said.split("\nTASK ")[1:] if "\nchanged: [" in part]
+    assert tasks == [] and said.count("changed=0 ") == 3, said[-1000:]
     assert containers() == before, "site.yml"
     for services in ([], ["openclaw-gateway"], ["openclaw-proxy"]):
         up(*services)
