@@ -9,7 +9,7 @@ mkdir -p build
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
 # List the slowest tasks of each playbook at the end of its output.
 export ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks PROFILE_TASKS_TASK_OUTPUT_LIMIT=20
-scenarios=(bare_check collector rollback default classes network)
+scenarios=(bare_check collector rollback deployments default classes network)
 passed=0 failed=0 broken=() table=() playbooks=''
 trap '[[ -z $playbooks ]] || kill "$playbooks" 2>/dev/null' EXIT
 

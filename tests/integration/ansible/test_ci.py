@@ -57,7 +57,7 @@ def test_failing_part_is_named_and_counted(tmp_path, broken, said, last, named):
         assert called == ["setup ", "test ", "molecule " if broken == "lab" else "molecule 1"]
 
 
-SCENARIOS = ("bare_check", "collector", "rollback", "default", "classes", "network")
+SCENARIOS = ("bare_check", "collector", "rollback", "deployments", "default", "classes", "network")
 # The fake of each scenario runs five tests, and the fake of the playbooks' tests ten.
 OF_SCENARIOS = 5 * len(SCENARIOS)
 
