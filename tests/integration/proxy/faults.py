@@ -331,7 +331,7 @@ class ProxyHere:
 
     def __init__(self, directory: Path, upstream: Upstream, faults: Faults) -> None:
         self.upstream, self.faults, self.witness = upstream, faults, Witness()
-        *numbers, health = free_ports(len(self.CLASSES) + 1)
+        *numbers, health, self.closed_port = free_ports(len(self.CLASSES) + 2)
         self.ports = dict(zip(self.CLASSES, numbers, strict=True))
         policy_file = directory / "policy.yml"
         policy_file.write_text(self._policy())
@@ -360,7 +360,7 @@ class ProxyHere:
 
     def _policy(self) -> str:
         here = [self.upstream.plain.server_port, self.upstream.tls.server_port]
-        opened = [{"cidr": cidr, "ports": here} for cidr in ("127.0.0.1/32", "::1/128")]
+        opened = [{"cidr": cidr, "ports": [*here, self.closed_port]} for cidr in ("127.0.0.1/32", "::1/128")]
         denied = [{"host": INSPECTED, "paths": ["/denied/*"]}]
         classes = {
             "gateway": {

@@ -158,6 +158,13 @@ def send_message(proxy, path, text):
             read_all(sock)
 
 
+def a_request_to_a_closed_port(proxy, path):
+    yield
+    with proxy.client() as sock:
+        host = f"{TUNNELLED}:{proxy.closed_port}"
+        ask(sock, "GET", f"http://{host}/denied{path}", host)
+
+
 def a_denied_tunnel(proxy, _):
     yield
     with proxy.tunnel(TUNNELLED, "sandbox"):
@@ -295,8 +302,9 @@ DENIED_LATER = (
     a_denied_path_with_a_long_body_after_an_allowed_one,
     another_host_in_a_tunnel_after_an_allowed_one,
 )
+UNREACHABLE = (a_request_to_a_closed_port,)
 INSPECTED_ONES, ALLOWED = HELD + STREAMED, HELD + STREAMED + NOT_INSPECTED + SOCKETS
-DENIED = DENIED_AT_ONCE + DENIED_LATER
+DENIED = DENIED_AT_ONCE + DENIED_LATER + UNREACHABLE
 KINDS = {
     "held": HELD,
     "streamed": STREAMED,
@@ -304,6 +312,7 @@ KINDS = {
     "not inspected": NOT_INSPECTED,
     "denied at once": DENIED_AT_ONCE,
     "denied later": DENIED_LATER,
+    "unreachable": UNREACHABLE,
 }
 
 
