@@ -89,6 +89,7 @@ class Options:
     image: str = ""
     bootstrap: str = "image"
     enforcement: str = "application"
+    sandbox_daemon: str = "auto"
     proxy_url: str = "http://openclaw-proxy:8080"
     proxy_network: str = "openclaw-gateway-net"
     proxy_address: str = "172.30.0.250"
@@ -143,6 +144,9 @@ class Plan:
     ports: List[Any] = field(default_factory=list)
     # NETWORK:BRIDGE=PORT for each class that has a network in the nested daemon: arguments of the firewall entrypoint.
     class_networks: List[str] = field(default_factory=list)
+    # The setting by which the gateway reaches the host's Docker daemon, where its sandboxes are then its siblings.
+    # If it is empty, they run in a nested daemon.
+    siblings: str = ""
     # A hash of the operator's settings that the plan replaces. If it changes, the role must make a new plan.
     fingerprint: str = ""
 
@@ -186,6 +190,7 @@ def make_plan(
         return plan
     options = replace(options, proxy_url=_reached_proxy_url(services[options.service] or {}, options))
     gateway = _Gateway(uninterpolated, interpolated, image, options)
+    _plan_siblings(plan, gateway, container or {})
     try:
         _plan_start(plan, gateway)
     except ValueError as error:
@@ -218,6 +223,43 @@ def make_plan(
     _check_requirements_of_level_network(plan, gateway)
     plan.fingerprint = _fingerprint(gateway)
     return plan
+
+
+def _plan_siblings(plan: Plan, gateway: _Gateway, container: Settings) -> None:
+    """Decide whether the sandboxes run in the host's Docker daemon, as siblings of the gateway."""
+    wanted = gateway.options.sandbox_daemon
+    found = _host_daemon(gateway, container)
+    if wanted == "nested" or (wanted == "auto" and not found):
+        return
+    plan.siblings = found or "openclaw_gateway_sandbox_daemon"
+    if found:
+        plan.warnings.append(
+            Problem(
+                "host-docker",
+                "%s can use the host's Docker daemon. A process in the gateway can therefore become root on the host,"
+                " and bypass the proxy with a container on another network" % gateway.options.service,
+                found,
+                "Give the gateway its own Docker daemon, or a socket proxy that permits only the calls that OpenClaw"
+                " needs (SECURITY.md explains both).",
+            )
+        )
+
+
+def _host_daemon(gateway: _Gateway, container: Settings) -> str:
+    """Return the setting by which the gateway reaches a Docker daemon outside of its container, or an empty string."""
+    mounted = [
+        *inputs.mounts(gateway.service),
+        *((str(one.get("Source") or ""), str(one.get("Destination") or "")) for one in container.get("Mounts") or []),
+    ]
+    # Also look at the target: a rootless daemon, or a variable without a value, can give the source any name.
+    if any(_SOCKET.search(source) or target.endswith("/docker.sock") for source, target in mounted):
+        return gateway.where("volumes")
+    of_container = inputs.image_environment(container.get("Config") or {})
+    daemon = gateway.environment.get("DOCKER_HOST") or of_container.get("DOCKER_HOST", "")
+    parts = urlsplit(daemon)
+    if parts.scheme in ("tcp", "http", "https", "ssh") and parts.hostname not in (None, "localhost"):
+        return "" if inputs.is_loopback(str(parts.hostname)) else gateway.where("environment.DOCKER_HOST")
+    return ""
 
 
 def _reached_proxy_url(service: Settings, options: Options) -> str:

@@ -82,6 +82,13 @@ options:
     type: str
     choices: [application, network]
     default: application
+  sandbox_daemon:
+    description:
+      - Docker daemon that runs the sandboxes, as
+        O(openclaw.egress.openclaw_gateway#role:main:openclaw_gateway_sandbox_daemon).
+    type: str
+    choices: [auto, host, nested]
+    default: auto
   proxy_url:
     description: URL of the proxy's listener for the class gateway.
     type: str
@@ -161,9 +168,9 @@ problems:
     code:
       description: >-
         A stable code. Codes: C(bootstrap-hidden), C(command-unreadable), C(docker-socket), C(environment-cleared),
-        C(local-service), C(name-taken), C(network-mode), C(no-image), C(no-node), C(no-proxy-all), C(no-service),
-        C(only-interpolated), C(other-command), C(other-directory), C(other-entrypoint), C(other-files), C(other-image),
-        C(other-project), C(other-proxy), C(other-service), C(user), C(variable-overridden).
+        C(host-docker), C(local-service), C(name-taken), C(network-mode), C(no-image), C(no-node), C(no-proxy-all),
+        C(no-service), C(only-interpolated), C(other-command), C(other-directory), C(other-entrypoint), C(other-files),
+        C(other-image), C(other-project), C(other-proxy), C(other-service), C(user), C(variable-overridden).
       type: str
       sample: other-proxy
     found:
@@ -255,6 +262,13 @@ class_networks:
   type: list
   elements: str
   sample: ["bridge:docker0=8083"]
+siblings:
+  description:
+    - The setting by which the gateway reaches the host's Docker daemon, where its sandboxes are its siblings. Empty if
+      they run in a nested daemon.
+  returned: success
+  type: str
+  sample: services.openclaw-gateway.volumes
 fingerprint:
   description: A hash of the operator's settings that the plan replaces.
   returned: success
@@ -278,6 +292,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "image": {"type": "str", "default": ""},
     "bootstrap": {"type": "str", "choices": ["image", "mount"], "default": "image"},
     "enforcement": {"type": "str", "choices": ["application", "network"], "default": "application"},
+    "sandbox_daemon": {"type": "str", "choices": ["auto", "host", "nested"], "default": "auto"},
     "proxy_url": {"type": "str", "default": "http://openclaw-proxy:8080"},
     "proxy_network": {"type": "str", "default": "openclaw-gateway-net"},
     "proxy_address": {"type": "str", "default": "172.30.0.250"},

@@ -39,6 +39,11 @@ HOSTS = {
     "report": ({"sandbox": {"listen": 8082, "action": "report"}, "browser": BROWSER}, {"network": "mine"}, {}),
     "browserless": ({"sandbox": {"listen": 8082, "action": "open"}}, {"env": {"TOKEN": "hunter2"}}, {}),
     "classless": ({"gateway": {"listen": 8080, "action": "open"}}, {}, {}),
+    "siblings": (
+        {"sandbox": {"listen": 8082, "action": "enforce", "allow": SOME}, "browser": BROWSER},
+        {"network": "bridge", "dns": ["192.0.2.1"]},
+        {"__openclaw_gateway_plan": {"siblings": "services.openclaw-gateway.volumes"}},
+    ),
     "off": ({"sandbox": {"listen": 8082, "action": "open"}}, {}, {"openclaw_gateway_sandboxes": False}),
 }
 
@@ -75,6 +80,7 @@ def result(run: Run, tmp_path_factory: pytest.TempPathFactory):
     found = {
         name: docker.state["openclaw"]["agents"]["defaults"]["sandbox"]["docker"] for name, docker in dockers.items()
     }
+    found["siblings"] = dockers["siblings"].state["openclaw"]["agents"]["defaults"]["sandbox"]
     return found, runs[0].stdout, runs[1].stdout
 
 
@@ -99,6 +105,15 @@ def test_class_missing_from_the_policy_has_no_listener(result):
     assert "ALL_PROXY" not in result[0]["browserless"]["env"]
     assert result[0]["classless"]["network"] == "none"
     assert "HTTP_PROXY" not in result[0]["classless"]["env"]
+
+
+def test_siblings_are_on_the_network_of_their_class_and_use_the_proxys_address_there(result):
+    docker, browser = result[0]["siblings"]["docker"], result[0]["siblings"]["browser"]
+    assert docker["network"] == "openclaw-egress-sandbox"
+    assert docker["dns"] == ["172.31.251.2"]
+    assert docker["env"]["HTTPS_PROXY"] == docker["env"]["http_proxy"] == "http://172.31.251.2:8082"
+    assert docker["env"]["ALL_PROXY"] == docker["env"]["all_proxy"] == "http://172.31.252.2:8081"
+    assert browser == {"network": "openclaw-egress-browser"}
 
 
 def test_disabled_option_changes_nothing(result):

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -159,9 +160,11 @@ class RunningProxy:
         raise RuntimeError(f"the proxy did not start within {timeout} s:\n{self.log}")
 
     def _listens(self) -> bool:
-        for port in self.ports.values():
+        own = self.environment.get("EGRESS_CLASS_NETWORKS", "")
+        addresses = {name: interface.split("/")[0] for name, interface in re.findall(r"(\w+)=([^,\s]+)", own)}
+        for name, port in self.ports.items():
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection((addresses.get(name, "127.0.0.1"), port), 1).close()
             except OSError:
                 return False
         return True

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -113,6 +114,55 @@ class ProxyURL:
 
 
 _PROXY_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassNetworks:
+    """The networks of classes that have one of their own, as the proxy's interface in each network, by class name."""
+
+    interfaces: Mapping[str, IPv4Interface]
+
+    @classmethod
+    def read(cls, text: str) -> ClassNetworks:
+        """Parse a text such as ``sandbox=172.31.251.2/24,browser=172.31.252.2/24``.
+
+        Raises:
+            ValueError: the text does not have this form, names a class twice, or two networks overlap.
+        """
+        found: dict[str, IPv4Interface] = {}
+        for entry in filter(None, (part.strip() for part in text.split(","))):
+            name, _, interface = (part.strip() for part in entry.partition("="))
+            try:
+                one = IPv4Interface(interface)
+            except ValueError as error:
+                raise ValueError(f"write CLASS=ADDRESS/PREFIX, such as sandbox=172.31.251.2/24 ({error})") from None
+            if not name or name in found:
+                raise ValueError(f"name one class for each network, each class once (got {entry!r})")
+            if "/" not in interface:
+                raise ValueError(f"write the prefix length of the network, as in {name}={interface}/24")
+            for other, known in found.items():
+                if one.network.overlaps(known.network):
+                    raise ValueError(f"the networks of {other} and {name} overlap")
+            found[name] = one
+        return cls(found)
+
+    def address(self, class_name: str) -> str | None:
+        """Return the proxy's address in the network of a class, or None if the class has no network of its own."""
+        found = self.interfaces.get(class_name)
+        return str(found.ip) if found is not None else None
+
+    def foreign(self, class_name: str, client: str) -> IPv4Network | None:
+        """Return the network that forbids a client to use the listener of a class, or None if it may use it.
+
+        A client in the network of another class may not, and a class with its own network serves only that network.
+        The listener's address alone does not enforce this: a client that can set routes reaches every address of the
+        proxy through any interface of it.
+        """
+        address = without_mapping(ip_address(client))
+        own = self.interfaces.get(class_name)
+        if own is not None:
+            return None if address in own.network else own.network
+        return next((one.network for one in self.interfaces.values() if address in one.network), None)
 
 
 def without_mapping(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -271,7 +321,14 @@ class Settings(BaseSettings):
     listen_host: str = Field(
         default=LOOPBACK,
         validation_alias=AliasChoices("EGRESS_LISTEN_HOST"),
-        description="Address of the classes' listeners. Unset or empty: loopback. 0.0.0.0: every IPv4 address.",
+        description="Addresses of the classes' listeners, comma-separated. Unset or empty: loopback. 0.0.0.0: every "
+        "IPv4 address.",
+    )
+    class_networks: Annotated[ClassNetworks, NoDecode] = Field(
+        default=ClassNetworks({}),
+        validation_alias=AliasChoices("EGRESS_CLASS_NETWORKS"),
+        description="CLASS=ADDRESS/PREFIX,…: the class has this network for itself. Its listener opens on the address "
+        "only, serves only this network, and no other listener serves it.",
     )
     open_to_network: bool = Field(
         default=False,
@@ -345,6 +402,11 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("class_networks", mode="before")
+    @classmethod
+    def _read_class_networks(cls, value: object) -> object:
+        return ClassNetworks.read(value) if isinstance(value, str) else value
+
     @field_validator("retention", mode="before")
     @classmethod
     def _read_age(cls, value: object) -> object:
@@ -386,15 +448,7 @@ class Settings(BaseSettings):
     @field_validator("listen_host")
     @classmethod
     def _listen_host_is_an_address(cls, value: str) -> str:
-        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-        if ":" in bare:
-            try:
-                ipaddress.IPv6Address(bare.partition("%")[0])
-            except ValueError:
-                raise ValueError("must be an address such as 127.0.0.1 or ::1, without a port") from None
-        elif not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", bare):
-            raise ValueError("must be an address such as 127.0.0.1 or ::1")
-        return bare
+        return ",".join(_bare_host(part.strip()) for part in value.split(","))
 
     @field_validator("logs_endpoint")
     @classmethod
@@ -406,6 +460,11 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be a complete URL such as http://10.0.0.2:3100/otlp/v1/logs, or empty")
         return value
+
+    def listen_hosts(self, class_name: str) -> tuple[str, ...]:
+        """Return the addresses of a class's listener: the one in its own network, else EGRESS_LISTEN_HOST."""
+        own = self.class_networks.address(class_name)
+        return (own,) if own is not None else tuple(self.listen_host.split(","))
 
     @property
     def body_limit(self) -> int:
@@ -443,6 +502,23 @@ def _shown(value: object) -> str:
     """Return the beginning of an invalid value. Replace the credentials of a URL."""
     text = str(value)
     return ("…@" + text.rpartition("@")[2] if "@" in text else text)[:80]
+
+
+def _bare_host(text: str) -> str:
+    """Return a listen address without brackets.
+
+    Raises:
+        ValueError: the text is not a name or an address.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in bare:
+        try:
+            ipaddress.IPv6Address(bare.partition("%")[0])
+        except ValueError:
+            raise ValueError("must be an address such as 127.0.0.1 or ::1, without a port") from None
+    elif not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", bare):
+        raise ValueError("must be an address such as 127.0.0.1 or ::1")
+    return bare
 
 
 def _variable_of(field: str) -> str:

@@ -13,7 +13,7 @@ from tests.support.proxy_process import free_ports
 UNCHECKED = """\
 import runpy, sys
 from openclaw_egress.app import open_listeners
-open_listeners.check_listeners = lambda host, classes: None
+open_listeners.check_listeners = lambda settings, classes: None
 sys.argv = sys.argv[3:]
 runpy.run_module("openclaw_egress", run_name="__main__")
 """

@@ -95,6 +95,7 @@ def test_policy_with_the_proposed_rule_is_valid(host, port, rule, result, said):
         ("me.example", 443, "address-guard", HOST, "no rule is proposed: host_address"),
         ("a.example", 443, "memory-budget", {"code": Code.MEMORY_LIMIT}, "raise EGRESS_MEMORY_BUDGET"),
         ("a.example", 443, "neighbours", {"code": Code.UNKNOWN_NEIGHBOUR}, "no rule can allow it: only addresses in"),
+        ("a.example", 443, "class-networks", {"code": Code.OTHER_NETWORK}, "no rule can allow it: the client must use"),
         ("localhost", 9000, "address-guard", GUARDED, "no rule is proposed: 127.0.0.1"),
         ("x.example", 443, "address-guard", GUARDED,
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address of x.example"),

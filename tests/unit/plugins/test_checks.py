@@ -86,7 +86,9 @@ def test_index_of_checks_names_each_file_once():
     for item in CHECKS.values():
         assert file_of(item).stem == item["id"] and item["where"] in ("host", "proxy", "gateway")
         assert item["about"] and item["remedy"]
-    assert {name for name, item in CHECKS.items() if item.get("warns")} == {"gateway-clients", "gateway-connections"}
+    assert {name for name, item in CHECKS.items() if item.get("warns")} == {
+        "gateway-clients", "gateway-connections", "gateway-host-docker", "sandbox-networks",
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -619,6 +621,7 @@ def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker
         "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "FORWARDER": "x",
         "PROXY": "x", "LEVEL": "network",
         "TIED": "", "STORE": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
+        "CLASS_NETWORKS": '[{"name": "n", "address": "172.31.251.2"}]',
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
         "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
     }  # fmt: skip
@@ -771,3 +774,47 @@ def test_loki_is_queried_with_the_tenant_and_credentials_of_the_exporter(text, t
     sent = {name: seen[0].get(name) for name in ("x-scope-orgid", "authorization")}
     expected = ("team", "Basic eA==") if text else (None, None)
     assert tuple(sent.values()) == expected
+
+
+def class_network(**changes: Any) -> str:
+    found = {
+        "Internal": True,
+        "Options": {"com.docker.network.bridge.inhibit_ipv4": "true"},
+        "Containers": {"c": {"Name": "openclaw-proxy", "IPv4Address": "172.31.251.2/24"}},
+    }
+    return json.dumps([found | changes])
+
+
+@pytest.mark.parametrize(
+    ("network", "sandbox", "status", "found"),
+    [
+        (class_network(), "openclaw-sbx-a|egress-sandbox|1", 0, "1 running sandboxes"),
+        (class_network(), "openclaw-sbx-a|none|1", 0, "1 running sandboxes"),
+        (class_network(), "mine|bridge|", 0, "0 running sandboxes"),
+        (class_network(), "openclaw-sbx-a|bridge|1", WARNING, "openclaw-sbx-a is on bridge"),
+        (class_network(Internal=False), "a|b|", 1, "is not internal"),
+        (class_network(Options={}), "a|b|", 1, "the host has an address on egress-sandbox"),
+        (class_network(Containers={}), "a|b|", 1, "the proxy is not at 172.31.251.2"),
+    ],
+)
+def test_sandboxes_and_their_networks_are_checked(tmp_path, network, sandbox, status, found):
+    docker = f"case $1 in network) echo '{network}' ;; *) echo '{sandbox}' ;; esac"
+    networks = json.dumps([{"name": "egress-sandbox", "address": "172.31.251.2"}])
+    got = run_check("sandbox-networks", tmp_path, docker, CLASS_NETWORKS=networks)
+    assert got[0] == status and found in got[1], got
+
+
+@pytest.mark.parametrize(
+    ("mount", "variables", "status", "found"),
+    [
+        ("/srv/data", [], 0, "neither the socket nor DOCKER_HOST"),
+        ("/var/run/docker.sock", [], WARNING, "mounts /var/run/docker.sock"),
+        ("/run", [], WARNING, "mounts /run"),
+        ("/srv/data", ["DOCKER_HOST=tcp://socket-proxy:2375"], WARNING, "DOCKER_HOST tcp://socket-proxy:2375"),
+    ],
+)
+def test_access_to_the_hosts_docker_is_a_warning(tmp_path, mount, variables, status, found):
+    config = json.dumps({"Env": variables})
+    docker = f"case $3 in mounts) echo '{mount}' ;; config) echo '{config}' ;; esac"
+    got = run_check("gateway-host-docker", tmp_path, docker, MOUNTS="mounts", CONFIG="config")
+    assert got[0] == status and found in got[1], got

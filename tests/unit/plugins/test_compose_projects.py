@@ -167,6 +167,7 @@ def test_plan_is_right_or_refused_with_a_remedy_that_works(name: str, record_pro
     plan = case.plan(remedied=True)
     assert [problem.message for problem in plan.problems if problem.level == "application"] == []
     assert [warning.code for warning in plan.warnings] == stated.get("warns", [])
+    assert bool(plan.siblings) == ("host-docker" in stated.get("warns", []))
 
     before, after = environment(case, None), environment(case, plan)
     assert command_line(case, plan) == shlex.split(stated["starts"])

@@ -305,3 +305,29 @@ def test_remedy_for_a_proxy_of_the_network_works(environment, url, login):
 def test_proxy_other_than_the_upstream_proxy_is_refused():
     plan = planned(with_proxy(HTTPS_PROXY="http://other.example.com:3128"), upstream_proxy=COMPANY)
     assert len(other_proxies(plan)) == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "container", "wanted", "siblings"),
+    [
+        ({}, {}, "auto", ""),
+        ({}, {}, "host", "openclaw_gateway_sandbox_daemon"),
+        ({"volumes": ["/var/run/docker.sock:/var/run/docker.sock"]}, {}, "auto", "services.openclaw-gateway.volumes"),
+        ({"volumes": ["/var/run/docker.sock:/var/run/docker.sock"]}, {}, "nested", ""),
+        ({"volumes": ["/run/user/1000/d.sock:/run/docker.sock:ro"]}, {}, "auto", "services.openclaw-gateway.volumes"),
+        ({"volumes": ["docker:/var/lib/docker", "/srv:/srv"]}, {}, "auto", ""),
+        ({"environment": {"DOCKER_HOST": "tcp://socket-proxy:2375"}}, {}, "auto",
+            "services.openclaw-gateway.environment.DOCKER_HOST"),
+        ({"environment": {"DOCKER_HOST": "tcp://127.0.0.1:2375"}}, {}, "auto", ""),
+        ({"environment": {"DOCKER_HOST": "unix:///var/run/docker.sock"}}, {}, "auto", ""),
+        ({}, {"Mounts": [{"Source": "/run/docker.sock", "Destination": "/var/run/docker.sock"}]}, "auto",
+            "services.openclaw-gateway.volumes"),
+        ({}, {"Config": {"Env": ["DOCKER_HOST=tcp://socket-proxy:2375"]}}, "auto",
+            "services.openclaw-gateway.environment.DOCKER_HOST"),
+    ],
+)  # fmt: skip
+def test_host_daemon_is_found_in_compose_files_and_in_the_container(service, container, wanted, siblings):
+    project = {"name": "p", "services": {"openclaw-gateway": {"command": ["node", "x"], **service}}}
+    plan = make_plan(project, project, None, container, Options(service="openclaw-gateway", sandbox_daemon=wanted))
+    assert plan.siblings == siblings
+    assert [one.code for one in plan.warnings] == (["host-docker"] if siblings.startswith("services.") else [])

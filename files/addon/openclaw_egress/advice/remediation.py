@@ -86,6 +86,10 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
         return Remedy(advice=f"raise EGRESS_MEMORY_BUDGET and the container's memory limit: {group.reason}")
     if rule == "neighbours":
         return Remedy(advice=f"no rule can allow it: only addresses in EGRESS_NEIGHBOURS may connect: {group.reason}")
+    if rule == "class-networks":
+        return Remedy(
+            advice=f"no rule can allow it: the client must use the listener of its own network's class: {group.reason}"
+        )
     if rule == "unknown-class":
         return Remedy(advice=f"add class {name} under classes")
     destination = _destination(group)

@@ -13,7 +13,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -114,16 +114,16 @@ def _closed_listener(service: Service, server: Any, names: Mapping[int, str]) ->
     """
     for instance in server.servers:
         if not instance.is_running:
-            port = instance.mode.listen_port(None)
+            host, port = instance.mode.listen_host(""), instance.mode.listen_port(None)
             error = instance.last_exception
             cause = error if isinstance(error, OSError) else OSError(0, str(error))
-            return describe_failure(names.get(port, "?"), service.settings.listen_host, port, cause)
+            return describe_failure(names.get(port, "?"), host, port, cause)
     return None
 
 
 async def _serve(service: Service) -> None:
     try:
-        check_listeners(service.settings.listen_host, _listeners(service))
+        check_listeners(service.settings, _listeners(service))
     except BaseException:
         service.stop()
         raise
@@ -148,7 +148,7 @@ async def _serve(service: Service) -> None:
         errorcheck.ErrorCheck(),
     )
     master.options.update(  # type: ignore[no-untyped-call]
-        mode=_modes(service, [port for _, port in _listeners(service)]),
+        mode=_modes(service, {port: name for name, port in _listeners(service)}),
         **{
             name: value
             for name, value in safe_options(service.confdir, service.trusted_ca).items()
@@ -196,8 +196,10 @@ def _listeners(service: Service) -> list[tuple[str, int]]:
     return [(item.name, item.listen) for item in service.policies.current.classes.values()]
 
 
-def _modes(service: Service, ports: Iterable[int]) -> list[str]:
-    """Return the values of mitmproxy's option ``mode`` for listeners on these ports."""
-    host = service.settings.listen_host
-    bracketed = f"[{host}]" if ":" in host else host
-    return [f"regular@{bracketed + ':' if host else ''}{port}" for port in ports]
+def _modes(service: Service, ports: Mapping[int, str]) -> list[str]:
+    """Return the values of mitmproxy's option ``mode`` for listeners on these ports, each with its class name."""
+    return [
+        f"regular@{f'[{host}]' if ':' in host else host}:{port}"
+        for port, name in ports.items()
+        for host in service.settings.listen_hosts(name)
+    ]

@@ -12,7 +12,8 @@ from openclaw_egress.settings import Settings, SettingsError, without_mapping
 
 _REMEDIES = {
     errno.EADDRINUSE: "another process listens there: stop it, or give the class another port (`listen` in the policy)",
-    errno.EADDRNOTAVAIL: "this machine does not have that address: set EGRESS_LISTEN_HOST to one that it has",
+    errno.EADDRNOTAVAIL: "this machine does not have that address: set EGRESS_LISTEN_HOST to one that it has "
+    "(EGRESS_CLASS_NETWORKS for a class with its own network)",
     errno.EACCES: "ports below 1024 need a privilege: give the class a port from 1024 on (`listen` in the policy)",
     errno.EAFNOSUPPORT: "this machine has no IPv6: set EGRESS_LISTEN_HOST to an IPv4 address",
 }
@@ -74,27 +75,28 @@ def _refuse_itself_as_upstream(settings: Settings, policy: Policy) -> None:
         SettingsError: the upstream proxy is a listener of a class on loopback or on the listeners' address.
     """
     upstream = settings.upstream_proxy
-    if upstream is None or not (is_loopback(upstream.host) or upstream.host == settings.listen_host):
+    if upstream is None:
         return
     found = policy.class_for_port(upstream.port)
-    if found is not None:
+    if found is not None and (is_loopback(upstream.host) or upstream.host in settings.listen_hosts(found.name)):
         raise SettingsError(
             f"EGRESS_UPSTREAM_PROXY: {upstream} is a listener of this proxy (class {found.name}). "
             "Name the proxy of your network."
         )
 
 
-def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
+def check_listeners(settings: Settings, classes: Iterable[tuple[str, int]]) -> None:
     """Bind and release each listener, so that a port in use is reported before the proxy starts.
 
     Raises:
         ListenError: a listener cannot open; the message names the first such listener.
     """
     for name, port in classes:
-        try:
-            _try(host, port)
-        except OSError as error:
-            raise ListenError(describe_failure(name, host, port, error)) from None
+        for host in settings.listen_hosts(name):
+            try:
+                _try(host, port)
+            except OSError as error:
+                raise ListenError(describe_failure(name, host, port, error)) from None
 
 
 def _try(host: str, port: int) -> None:

@@ -52,7 +52,7 @@ class StockAddon:
         self.addons = [self._service.access_control, self._service.recorder, self._service.served_ca]
         settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
         if not ctx.options.listen_host:
-            settings["mode"] = [_with_host(text, self._service.settings.listen_host) for text in ctx.options.mode]
+            settings["mode"] = [one for text in ctx.options.mode for one in _with_hosts(text, self._service)]
         ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 
     def configure(self, updated: set[str]) -> None:
@@ -109,13 +109,15 @@ class StockAddon:
             self._service = None
 
 
-def _with_host(text: str, host: str) -> str:
-    """Return mitmdump's mode with ``host`` as the listen address, unless the mode already has one.
+def _with_hosts(text: str, service: Service) -> list[str]:
+    """Return mitmdump's mode once for each listen address of its class, or unmodified if it has an address.
 
     Without a listen address, mitmdump listens on all addresses.
     """
     mode = mode_specs.ProxyMode.parse(text)
     port = mode.listen_port(ctx.options.listen_port)
     if mode.custom_listen_host or port is None:
-        return text
-    return f"{text.rpartition('@')[0] or text}@{f'[{host}]' if ':' in host else host}:{port}"
+        return [text]
+    found = service.policies.current.class_for_port(port)
+    hosts = service.settings.listen_hosts(found.name if found is not None else "")
+    return [f"{text.rpartition('@')[0] or text}@{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]

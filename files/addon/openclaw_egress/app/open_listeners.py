@@ -64,7 +64,7 @@ class OpenListeners:
         if self.apply is not None:
             open_now = self._dropped.keys() | _ports(current).keys()
             added = [(found.name, found.listen) for found in new.classes.values() if found.listen not in open_now]
-            check_listeners(self._settings.listen_host, added)
+            check_listeners(self._settings, added)
 
     def open(self, current: Policy, new: Policy) -> None:
         """Open the listeners that a new policy adds. Call this before the policy is in force.

@@ -59,7 +59,7 @@ class Service:
         policy = configured_policy(settings)
         mitmproxy_patches.check_version()
         check_ports(settings, policy)
-        refuse_open_proxy(settings, policy, [settings.listen_host])
+        refuse_open_proxy(settings, policy, settings.listen_host.split(","))
         for warning in policy.warnings:
             log.warning("%s", warning)
         ca_dir = settings.effective_ca_dir
@@ -106,6 +106,7 @@ class Service:
             lambda: self.policies.current,
             self.decisions,
             neighbours=settings.neighbours,
+            class_networks=settings.class_networks,
             budgets=budgets,
             upstream_proxy=self.upstream_proxy,
         )

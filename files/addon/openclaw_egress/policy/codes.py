@@ -41,6 +41,7 @@ class Code(StrEnum):
     UPSTREAM_PROXY_REFUSED = "upstream_proxy_refused"
     UPSTREAM_PROXY_PROTOCOL = "upstream_proxy_protocol"
     UNKNOWN_NEIGHBOUR = "unknown_neighbour"
+    OTHER_NETWORK = "other_network"
     CONNECTION_LIMIT = "connection_limit"
     RATE_LIMIT = "rate_limit"
     BUDGET_EXCEEDED = "budget_exceeded"
@@ -172,6 +173,8 @@ _SENTENCES = {
     Code.UPSTREAM_PROXY_PROTOCOL: "the upstream proxy {0.rule} sent no valid response: {0.detail}",
     Code.UNKNOWN_NEIGHBOUR: "{0.address} is not a known client: on {0.network} only {0.allows} may connect "
     "(EGRESS_NEIGHBOURS)",
+    Code.OTHER_NETWORK: "{0.address} may not use the listener of class {0.class_name}: {0.network} is the network of "
+    "one class alone (EGRESS_CLASS_NETWORKS)",
     Code.CONNECTION_LIMIT: "connection limit reached: class {0.class_name} allows {0.most} concurrent connections "
     "(limits.connections)",
     Code.RATE_LIMIT: "rate limit reached: class {0.class_name} allows {0.most} requests per minute "
@@ -234,6 +237,7 @@ _RULES = {
         "upstream-proxy",
     ),
     Code.UNKNOWN_NEIGHBOUR: "neighbours",
+    Code.OTHER_NETWORK: "class-networks",
     Code.MEMORY_LIMIT: "memory-budget",
     Code.WEBSOCKET_NOT_RECORDED: "recording",
     Code.MALFORMED_RESPONSE: "response-syntax",

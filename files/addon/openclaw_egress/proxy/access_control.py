@@ -51,7 +51,7 @@ from openclaw_egress.proxy.request_checks import (
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant
 from openclaw_egress.proxy.upstream_proxy import Route, UpstreamProxy, UpstreamProxyError
 from openclaw_egress.proxy.websocket_layer import RELAY
-from openclaw_egress.settings import Neighbours
+from openclaw_egress.settings import ClassNetworks, Neighbours
 from openclaw_egress.wire.http1_syntax import is_request_start
 
 log = logging.getLogger("openclaw_egress.access_control")
@@ -136,11 +136,13 @@ class AccessControl:
         observer: Observer,
         resolver: Resolver | None = None,
         neighbours: Neighbours | None = None,
+        class_networks: ClassNetworks | None = None,
         budgets: Budgets | None = None,
         upstream_proxy: UpstreamProxy | None = None,
     ) -> None:
         self._upstream_proxy = upstream_proxy
         self._neighbours = neighbours
+        self._class_networks = class_networks or ClassNetworks({})
         self._budgets = budgets
         self._policy = policy
         self._observer = observer
@@ -226,7 +228,7 @@ class AccessControl:
 
     @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
-        """Refuse a client without a class, with an address that `Neighbours` refuses, or above the connection limit."""
+        """Refuse a client without a class, from a network that the listener does not serve, or above the limit."""
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
@@ -235,6 +237,13 @@ class AccessControl:
             client.error = "not a known neighbour"
             self._observer.denied(
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
+            )
+            return
+        if (network := self._class_networks.foreign(found.name, address)) is not None:
+            client.error = "not in the class's network"
+            evidence = Evidence(found.name, address=ipaddress.ip_address(address), network=network)
+            self._observer.denied(
+                found.name, ANYWHERE, Decision.denial(Code.OTHER_NETWORK, evidence), "-", address, enforced=True
             )
             return
         session = self._sessions[client.id] = ClientSession(found.name)

@@ -3,8 +3,9 @@
 import http.client
 import sys
 
-connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=20)
+address, port = sys.argv[1], int(sys.argv[2])
+connection = http.client.HTTPConnection(address, port, timeout=20)
 connection.request("CONNECT", "egress-verify.invalid:443")
 status = connection.getresponse().status
-print(f"port {sys.argv[1]} responds with {status} for egress-verify.invalid:443")
+print(f"port {port} responds with {status} for egress-verify.invalid:443")
 sys.exit(status != 403)
