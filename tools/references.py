@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from openclaw_egress.observability import catalogue
 from openclaw_egress.policy.json_schema import policy_schema
-from openclaw_egress.settings import Settings
+from openclaw_egress.settings import ClassNetworks, Settings
 from tools.documents import cell, with_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -75,7 +75,7 @@ def variable(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.default
-    if value is None or value == "":
+    if value in (None, "", (), ClassNetworks({})):
         return ""
     if isinstance(value, Path):
         return f"`~/{value.relative_to(Path.home())}`"

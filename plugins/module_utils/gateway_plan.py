@@ -16,6 +16,7 @@ import json
 import posixpath
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 from urllib.parse import urlsplit
@@ -229,9 +230,9 @@ def _plan_siblings(plan: Plan, gateway: _Gateway, container: Settings) -> None:
     """Decide whether the sandboxes run in the host's Docker daemon, as siblings of the gateway."""
     wanted = gateway.options.sandbox_daemon
     found = _host_daemon(gateway, container)
-    if wanted == "nested" or (wanted == "auto" and not found):
-        return
-    plan.siblings = found or "openclaw_gateway_sandbox_daemon"
+    if wanted == "host" or (wanted == "auto" and found):
+        plan.siblings = found or "openclaw_gateway_sandbox_daemon"
+    # Warn in any case: with the setting `nested`, the gateway can still use the host's daemon.
     if found:
         plan.warnings.append(
             Problem(
@@ -245,14 +246,21 @@ def _plan_siblings(plan: Plan, gateway: _Gateway, container: Settings) -> None:
         )
 
 
+def _has_socket(mounts: Iterable[tuple[str, str]]) -> bool:
+    """Return whether a mount, given as source and target, is a Docker socket or a directory that contains one.
+
+    Look at the target too: a rootless daemon, Podman, or a variable without a value can give the source any name.
+    """
+    return any(_SOCKET.search(source) or target.endswith("/docker.sock") for source, target in mounts)
+
+
 def _host_daemon(gateway: _Gateway, container: Settings) -> str:
     """Return the setting by which the gateway reaches a Docker daemon outside of its container, or an empty string."""
     mounted = [
         *inputs.mounts(gateway.service),
         *((str(one.get("Source") or ""), str(one.get("Destination") or "")) for one in container.get("Mounts") or []),
     ]
-    # Also look at the target: a rootless daemon, or a variable without a value, can give the source any name.
-    if any(_SOCKET.search(source) or target.endswith("/docker.sock") for source, target in mounted):
+    if _has_socket(mounted):
         return gateway.where("volumes")
     of_container = inputs.image_environment(container.get("Config") or {})
     daemon = gateway.environment.get("DOCKER_HOST") or of_container.get("DOCKER_HOST", "")
@@ -920,7 +928,7 @@ def _check_requirements_of_level_network(plan: Plan, gateway: _Gateway) -> None:
             "network_mode",
             "Give the service its own network.",
         )
-    if any(_SOCKET.search(source) for source, _target in inputs.mounts(gateway.service)):
+    if _has_socket(inputs.mounts(gateway.service)):
         lacks(
             "docker-socket",
             "has the host's Docker socket, or its directory, as a volume. A client of the host's Docker can bypass the"

@@ -183,6 +183,13 @@ def test_a_host_with_an_earlier_deployment_is_not_rolled_back(rollout, tmp_path)
     assert deployed(tmp_path, "one") == [True]
 
 
+def test_gateway_whose_loki_is_on_another_gateway_is_deployed(rollout, tmp_path):
+    both = {"loki_otlp_state_dir": f"{tmp_path}-loki", "openclaw_egress_state_dir": str(tmp_path / "one")}
+    gateways = {"one": dict(both), "two": {"openclaw_proxy_loki_host": "one"}}
+    done = rollout(gateways, loki={"one": dict(both)})
+    assert done.states == {"one": "verified", "two": "verified"}, done.output
+
+
 def test_limit_checks_the_inventory_as_well(rollout, tmp_path):
     done = rollout({"one": {"openclaw_proxy_loki_host": "nowhere"}, "two": {}}, "--limit", "one")
     assert done.code != 0

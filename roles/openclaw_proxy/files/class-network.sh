@@ -12,10 +12,11 @@ create() { # create NAME
   docker network create --driver bridge --internal --opt com.docker.network.bridge.inhibit_ipv4=true \
     --subnet "$subnet" --gateway "$gateway" --ip-range "$range" --label "openclaw.egress.class=$class" "$1" >/dev/null
 }
-settings='{{range .IPAM.Config}}{{.Subnet}}{{end}} {{.Internal}} {{index .Labels "openclaw.egress.class"}}'
+settings='{{range .IPAM.Config}}{{.Subnet}}{{end}} {{.Internal}} {{index .Labels "openclaw.egress.class"}} '
+settings="$settings"'{{index .Options "com.docker.network.bridge.inhibit_ipv4"}}'
 if found=$(docker network inspect --format "$settings" "$name" 2>/dev/null); then
-  [ "$found" != "$subnet true $class" ] || exit 0
-  echo "the network $name exists with other settings ($found, not $subnet true $class): remove it with" \
+  [ "$found" != "$subnet true $class true" ] || exit 0
+  echo "the network $name exists with other settings ($found, not $subnet true $class true): remove it with" \
     "\`docker network rm\`, or choose another name" >&2
   exit 1
 fi
@@ -29,5 +30,9 @@ case $action in
   create)
     create "$name"
     echo "$name"
+    ;;
+  *)
+    echo "class-network: unknown action $action: use probe, check or create" >&2
+    exit 2
     ;;
 esac

@@ -400,8 +400,9 @@ def test_a_name_that_does_not_resolve_is_recorded(proxy):
 
 def test_malformed_requests_count_towards_the_rate_limit(proxy):
     answers = [status_of(send(proxy, b"\x05\x01\x00", "sandbox")) for _ in range(12)]
-    assert answers[0] in (400, 429) and answers[-1] == 429
-    assert proxy.denials()[-1].rule == "classes.sandbox.limits.requests_per_minute"
+    # On a busy machine, the limit admits another request every few seconds.
+    assert set(answers) <= {400, 429} and 429 in answers
+    assert "classes.sandbox.limits.requests_per_minute" in {row.rule for row in proxy.denials()[-len(answers) :]}
 
 
 def test_refusals_are_counted(proxy):

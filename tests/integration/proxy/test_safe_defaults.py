@@ -71,6 +71,13 @@ def test_the_built_in_open_class_is_refused_on_a_network(tmp_path, providers, ki
     assert "EGRESS_OPEN_TO_NETWORK" not in said, "a message must not advise to remove a protection"
 
 
+@pytest.mark.parametrize("kind", ["lean", "stock"])
+def test_the_built_in_open_class_is_refused_on_a_network_of_its_own(tmp_path, providers, kind):
+    proxy = make_proxy(tmp_path, providers, kind)
+    proxy.environment |= {"EGRESS_POLICY_FILE": "", "EGRESS_CLASS_NETWORKS": "gateway=192.0.2.7/24"}
+    assert "open proxy" in refused(proxy)
+
+
 def test_stock_mitmdump_with_its_own_listen_address_is_refused(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers, "stock", EGRESS_POLICY_FILE="")
     command = [*proxy.command[:3], "--mode=regular@0.0.0.0:8080", *proxy.command[-2:]]

@@ -87,7 +87,7 @@ def test_index_of_checks_names_each_file_once():
         assert file_of(item).stem == item["id"] and item["where"] in ("host", "proxy", "gateway")
         assert item["about"] and item["remedy"]
     assert {name for name, item in CHECKS.items() if item.get("warns")} == {
-        "gateway-clients", "gateway-connections", "gateway-host-docker", "sandbox-networks",
+        "gateway-clients", "gateway-connections", "gateway-host-docker", "other-tls-tunnelled", "sandbox-networks",
     }  # fmt: skip
 
 
@@ -563,13 +563,13 @@ def status_script(tmp_path, *reports: dict) -> str:
     )
 
 
-def status(*problems: str, days: int = 60, pending: int = 0, running: bool = True) -> dict:
+def status(*problems: str, days: int = 60, pending: int = 0, last_seq: int = 10, running: bool = True) -> dict:
     until = datetime.now(UTC) + timedelta(days=days, hours=1)
     return {
         "running": running,
         "problems": list(problems),
         "ca": {"issuing_expires": until.isoformat(), "root_sha256": "0" * 64},
-        "spool": {"pending_records": pending},
+        "spool": {"pending_records": pending, "last_seq": last_seq},
     }
 
 
@@ -608,6 +608,15 @@ def test_check_of_the_spool_waits_while_a_push_is_retried(tmp_path):
     assert check("spool-drained", tmp_path, docker) == (True, "0 record(s) pending")
 
 
+@pytest.mark.parametrize(("pending", "passes"), [(3, True), (4, False)])
+def test_check_of_the_spool_ignores_records_that_are_written_meanwhile(tmp_path, pending, passes):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sleep").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "sleep").chmod(0o755)
+    docker = status_script(tmp_path, status(pending=2), status(pending=pending, last_seq=13))
+    assert check("spool-drained", tmp_path, docker)[0] is passes
+
+
 # Exclude `store-has-record`, because it does not use Docker and waits for Loki.
 @pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
 @pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
@@ -623,7 +632,8 @@ def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker
         "TIED": "", "STORE": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
         "CLASS_NETWORKS": '[{"name": "n", "address": "172.31.251.2"}]',
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
-        "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
+        "HEALTH": "h", "MOUNTS": "m", "MOUNT_PAIRS": "p",
+        "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
     }  # fmt: skip
     # Skip checks that ignore the output and depend only on the exit status of a command in a container.
     if docker.startswith("echo") and name in STATUS_DECIDES:
@@ -807,14 +817,15 @@ def test_sandboxes_and_their_networks_are_checked(tmp_path, network, sandbox, st
 @pytest.mark.parametrize(
     ("mount", "variables", "status", "found"),
     [
-        ("/srv/data", [], 0, "neither the socket nor DOCKER_HOST"),
-        ("/var/run/docker.sock", [], WARNING, "mounts /var/run/docker.sock"),
-        ("/run", [], WARNING, "mounts /run"),
-        ("/srv/data", ["DOCKER_HOST=tcp://socket-proxy:2375"], WARNING, "DOCKER_HOST tcp://socket-proxy:2375"),
+        ("/srv/data|/data", [], 0, "neither the socket nor DOCKER_HOST"),
+        ("/var/run/docker.sock|/var/run/docker.sock", [], WARNING, "mounts /var/run/docker.sock"),
+        ("/run|/host", [], WARNING, "mounts /run"),
+        ("/run/user/1000/podman.sock|/var/run/docker.sock", [], WARNING, "mounts /run/user/1000/podman.sock"),
+        ("/srv/data|/data", ["DOCKER_HOST=tcp://socket-proxy:2375"], WARNING, "DOCKER_HOST tcp://socket-proxy:2375"),
     ],
 )
 def test_access_to_the_hosts_docker_is_a_warning(tmp_path, mount, variables, status, found):
     config = json.dumps({"Env": variables})
     docker = f"case $3 in mounts) echo '{mount}' ;; config) echo '{config}' ;; esac"
-    got = run_check("gateway-host-docker", tmp_path, docker, MOUNTS="mounts", CONFIG="config")
+    got = run_check("gateway-host-docker", tmp_path, docker, MOUNT_PAIRS="mounts", CONFIG="config")
     assert got[0] == status and found in got[1], got

@@ -1,6 +1,7 @@
 """Tests of the connection guard: a DNS lookup needs a connection grant, and connection attempts have a timeout."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -60,3 +61,28 @@ def test_connection_attempt_times_out(monkeypatch):
     monkeypatch.setattr(asyncio.SelectorEventLoop, "create_connection", never)
     with pytest.raises(TimeoutError, match="no connection within"):
         in_a_loop(connect)
+
+
+@pytest.mark.parametrize(
+    ("error", "absent"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), True),
+        (socket.gaierror(socket.EAI_NODATA, "No address associated with hostname"), True),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), False),
+        (socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure in name resolution"), False),
+        (OSError(24, "Too many open files"), False),
+        (UnicodeError("label too long"), False),
+    ],
+)
+def test_only_a_name_without_addresses_is_absent(monkeypatch, error, absent):
+    """Expect that an outage of the resolver is no proof that a name does not exist."""
+
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    lookup = resolver.Resolver()
+    with pytest.raises(resolver.ResolutionError) as caught:
+        asyncio.run(lookup.addresses("a", "www.example.com", 443))
+    lookup.close()
+    assert caught.value.absent is absent

@@ -2,14 +2,17 @@
 
 import asyncio
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import parse_destination
+from openclaw_egress.proxy.access_control import AccessControl
 from openclaw_egress.proxy.resolver import ResolutionError
 from openclaw_egress.proxy.upstream_proxy import NoProxy, UpstreamProxy, UpstreamProxyError
 from openclaw_egress.settings import ProxyURL, Settings, SettingsError
+from tests.support.upstream_proxy import ConnectProxy
 
 
 @pytest.mark.parametrize(
@@ -124,3 +127,38 @@ def test_invalid_credentials_are_refused_and_not_shown(tmp_path, text):
     with pytest.raises(SettingsError) as caught:
         upstream(tmp_path, upstream_proxy_auth_file=file)
     assert str(file) in str(caught.value) and "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("response", [b"", b"not HTTP\r\n\r\n", b"HTTP/1.1 502 Bad Gateway\r\n\r\n"])
+def test_failure_after_connect_is_no_problem_of_the_upstream_proxy(tmp_path, response):
+    """Expect that a client cannot make the proxy unready by its choice of a destination."""
+    with ConnectProxy(response=response) as corp:
+        proxy = upstream(tmp_path, corp.url)
+        with pytest.raises(UpstreamProxyError):
+            asyncio.run(proxy.dial("black-hole.example:443", ("127.0.0.1",)))
+        assert proxy.report()["problem"] == ""
+
+
+def test_upstream_proxy_that_does_not_listen_is_a_problem(tmp_path):
+    with ConnectProxy() as corp:
+        url = corp.url
+    proxy = upstream(tmp_path, url)
+    with pytest.raises(UpstreamProxyError):
+        asyncio.run(proxy.dial("www.example.com:443", ("127.0.0.1",)))
+    assert "is not reachable" in proxy.report()["problem"]
+
+
+@pytest.mark.parametrize(("absent", "by_name"), [(True, True), (False, False)])
+def test_name_is_decided_without_addresses_only_if_it_does_not_exist(tmp_path, absent, by_name):
+    async def lookup(_class, host, _port):
+        raise ResolutionError(f"{host} does not resolve", absent=absent)
+
+    control = AccessControl(lambda: None, None, upstream_proxy=upstream(tmp_path))
+    control._resolver.addresses = lookup
+    policy = SimpleNamespace(fixed_address=lambda _host: None)
+    found = control._addresses(policy, "browser", parse_destination("www.example.com", 443))
+    if by_name:
+        assert asyncio.run(found) == ()
+    else:
+        with pytest.raises(ResolutionError):
+            asyncio.run(found)

@@ -90,6 +90,10 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
         return Remedy(
             advice=f"no rule can allow it: the client must use the listener of its own network's class: {group.reason}"
         )
+    if rule == "upstream-proxy":
+        if group.code == Code.UPSTREAM_PROXY_NAMED:
+            return Remedy(advice=f"no rule is proposed: only this proxy uses its upstream proxy: {group.reason}")
+        return Remedy(advice=f"no rule can help: check EGRESS_UPSTREAM_PROXY with `egress status`: {group.reason}")
     if rule == "unknown-class":
         return Remedy(advice=f"add class {name} under classes")
     destination = _destination(group)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable
 
 from openclaw_egress.policy.model import Policy
+from openclaw_egress.proxy.resolver import is_own_address
 from openclaw_egress.settings import Settings, SettingsError, without_mapping
 
 _REMEDIES = {
@@ -78,11 +79,31 @@ def _refuse_itself_as_upstream(settings: Settings, policy: Policy) -> None:
     if upstream is None:
         return
     found = policy.class_for_port(upstream.port)
-    if found is not None and (is_loopback(upstream.host) or upstream.host in settings.listen_hosts(found.name)):
+    if found is None:
+        return
+    hosts = settings.listen_hosts(found.name)
+    here = is_loopback(upstream.host) or upstream.host in hosts
+    if here or (any(map(_is_unspecified, hosts)) and _is_own(upstream.host)):
         raise SettingsError(
             f"EGRESS_UPSTREAM_PROXY: {upstream} is a listener of this proxy (class {found.name}). "
             "Name the proxy of your network."
         )
+
+
+def _is_unspecified(host: str) -> bool:
+    """Return whether a listener on this address accepts connections to every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _is_own(host: str) -> bool:
+    """Return whether the host is an address of this machine. Return False for a name."""
+    try:
+        return is_own_address(str(ipaddress.ip_address(host)))
+    except ValueError:
+        return False
 
 
 def check_listeners(settings: Settings, classes: Iterable[tuple[str, int]]) -> None:

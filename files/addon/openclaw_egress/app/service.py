@@ -29,6 +29,7 @@ from openclaw_egress.observability import catalogue, last_audit
 from openclaw_egress.observability.health import HealthError, HealthServer, MetricsServer
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.configured import configured_policy
+from openclaw_egress.policy.model import Policy
 from openclaw_egress.proxy import memory, mitmproxy_patches
 from openclaw_egress.proxy.access_control import AccessControl
 from openclaw_egress.proxy.budgets import Budgets, Spent
@@ -59,9 +60,8 @@ class Service:
         policy = configured_policy(settings)
         mitmproxy_patches.check_version()
         check_ports(settings, policy)
-        refuse_open_proxy(settings, policy, settings.listen_host.split(","))
-        for warning in policy.warnings:
-            log.warning("%s", warning)
+        refuse_open_proxy(settings, policy, {host for name in policy.classes for host in settings.listen_hosts(name)})
+        _warn(settings, policy)
         ca_dir = settings.effective_ca_dir
         if settings.ca_dir is None:
             # Create a CA in the default directory only. If the settings name a directory, the operator puts a CA there
@@ -208,6 +208,14 @@ class Service:
             self.metrics_server.stop()
         self.spool.close()
         self._runtime.cleanup()
+
+
+def _warn(settings: Settings, policy: Policy) -> None:
+    """Log what is valid, but probably a mistake."""
+    for warning in policy.warnings:
+        log.warning("%s", warning)
+    for name in sorted(settings.class_networks.interfaces.keys() - policy.classes.keys()):
+        log.warning("EGRESS_CLASS_NETWORKS: the policy has no class %s, so no listener uses its network", name)
 
 
 def describe(service: Service) -> str:

@@ -582,11 +582,11 @@ class AccessControl:
     async def _addresses(self, policy: Policy, class_name: str, destination: Destination) -> tuple[str, ...]:
         """Return the addresses of the destination.
 
-        Return none if it goes through the upstream proxy and its name is unknown here: the decision is then on the
-        name. A look-up without a response is no such case: a slow resolver must not disable the address guard.
+        Return an empty tuple if the upstream proxy is to resolve the name; the policy then decides by name only.
 
         Raises:
-            ResolutionError: the name does not resolve.
+            ResolutionError: the name does not resolve. This includes a resolver that does not respond, so that a DNS
+                outage cannot disable the address guard.
         """
         if destination.address is not None:
             return (str(destination.address),)
@@ -594,14 +594,14 @@ class AccessControl:
         if fixed is not None:
             return (str(fixed),)
         upstream, host = self._upstream_proxy, destination.host
-        # A name without a dot depends on the search list of the resolver. The upstream proxy has another one.
+        # Resolve names without a dot here, because the upstream proxy may complete them with its own search list.
         by_name = upstream is not None and "." in host and not upstream.is_direct(destination)
         if by_name and upstream is not None and not upstream.resolves:
             return ()
         try:
             return await self._resolver.addresses(class_name, host, destination.port)
         except ResolutionError as error:
-            if by_name and error.answered:
+            if by_name and error.absent:
                 return ()
             raise
 

@@ -47,12 +47,13 @@ def without_grant() -> Iterator[None]:
 class ResolutionError(Exception):
     """A name that the policy allows cannot be resolved.
 
-    ``answered`` is True if the system's resolver reported the failure, and False if it did not respond in time.
+    ``absent`` is True if the resolver responded that the name has no address. It is False if the resolver did not
+    respond, or could not find out.
     """
 
-    def __init__(self, message: str, *, answered: bool = True) -> None:
+    def __init__(self, message: str, *, absent: bool = False) -> None:
         super().__init__(message)
-        self.answered = answered
+        self.absent = absent
 
 
 class Resolver:
@@ -77,9 +78,11 @@ class Resolver:
                     pool, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
                 )
         except TimeoutError:
-            raise ResolutionError(f"no DNS response for {host} within {LOOKUP_SECONDS:.0f} s", answered=False) from None
+            raise ResolutionError(f"no DNS response for {host} within {LOOKUP_SECONDS:.0f} s") from None
         except (OSError, UnicodeError) as error:
-            raise ResolutionError(f"{host} does not resolve ({error})") from None
+            # Other errors, such as EAI_AGAIN, say nothing about the name: the resolver is down, or refuses to respond.
+            absent = getattr(error, "errno", None) in (socket.EAI_NONAME, socket.EAI_NODATA)
+            raise ResolutionError(f"{host} does not resolve ({error})", absent=absent) from None
         return tuple(dict.fromkeys(str(answer[4][0]).split("%")[0] for answer in answers))
 
     def close(self) -> None:

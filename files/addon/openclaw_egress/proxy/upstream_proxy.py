@@ -168,7 +168,9 @@ class UpstreamProxy:
         try:
             self._known = await self._resolver.addresses(_POOL, self._host, self.url.port)
         except ResolutionError as error:
-            raise self._failed(Code.UPSTREAM_PROXY_UNREACHABLE, str(error)) from None
+            if not self._known:
+                raise self._failed(Code.UPSTREAM_PROXY_UNREACHABLE, str(error)) from None
+            # Keep the known addresses, so that a DNS outage does not end connections that work.
         self._known_until = time.monotonic() + KNOWN_SECONDS
 
     def route(self, destination: Destination, fixed: Address | None = None) -> Route:
@@ -186,9 +188,11 @@ class UpstreamProxy:
         Raises:
             UpstreamProxyError: the upstream proxy opened no tunnel.
         """
+        connected = False
         try:
             async with asyncio.timeout(DIAL_SECONDS):
                 tunnel = await self._connect(addresses)
+                connected = True
                 try:
                     status = await tunnel.request(target, self._authorization())
                     if not 200 <= status < 300:
@@ -198,9 +202,11 @@ class UpstreamProxy:
                     raise
         except TimeoutError:
             detail = f"no response within {DIAL_SECONDS:g} s"
+            if connected:
+                raise self._of_destination(Code.UPSTREAM_PROXY_UNREACHABLE, f"{detail} to CONNECT", target) from None
             raise self._failed(Code.UPSTREAM_PROXY_UNREACHABLE, detail, target) from None
         except _MalformedError as error:
-            raise self._failed(Code.UPSTREAM_PROXY_PROTOCOL, str(error), target) from None
+            raise self._of_destination(Code.UPSTREAM_PROXY_PROTOCOL, str(error), target) from None
         except SettingsError:
             detail = "EGRESS_UPSTREAM_PROXY_AUTH_FILE is missing or invalid"
             raise self._failed(Code.UPSTREAM_PROXY_LOGIN, detail, target) from None
@@ -212,20 +218,22 @@ class UpstreamProxy:
         error: OSError = OSError("it has no address")
         for address in addresses:
             try:
-                with without_grant():
-                    _, tunnel = await loop.create_connection(
-                        Tunnel,
-                        address,
-                        self.url.port,
-                        ssl=self._tls,
-                        server_hostname=self.url.host if self._tls is not None else None,
-                    )
+                # Share the time between the addresses, so that one that drops packets does not take all of it.
+                async with asyncio.timeout(DIAL_SECONDS / len(addresses)):
+                    with without_grant():
+                        _, tunnel = await loop.create_connection(
+                            Tunnel,
+                            address,
+                            self.url.port,
+                            ssl=self._tls,
+                            server_hostname=self.url.host if self._tls is not None else None,
+                        )
                 return tunnel
             except (ssl.SSLError, ssl.CertificateError) as problem:
                 detail = getattr(problem, "verify_message", "") or problem.reason or "handshake failed"
                 raise self._failed(Code.UPSTREAM_PROXY_TLS, detail) from None
             except TimeoutError:
-                raise
+                error = OSError(f"no response within {DIAL_SECONDS / len(addresses):g} s")
             except OSError as problem:
                 error = problem
         if self._tls is not None and isinstance(error, ConnectionResetError):
@@ -238,8 +246,15 @@ class UpstreamProxy:
             return self._failed(Code.UPSTREAM_PROXY_LOGIN, f"it responded with 407 to {given}", target)
         # Use the standard phrase: the phrase in the response is foreign text.
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
-        # Do not report this refusal as a problem of the upstream proxy: it may concern this destination only.
-        return UpstreamProxyError(Code.UPSTREAM_PROXY_REFUSED, self.url, f"{status} {phrase}".strip(), target)
+        return self._of_destination(Code.UPSTREAM_PROXY_REFUSED, f"{status} {phrase}".strip(), target)
+
+    def _of_destination(self, code: Code, detail: str, target: str) -> UpstreamProxyError:
+        """Return an error that may concern this destination only.
+
+        It is not a problem of the upstream proxy for ``/readyz``: otherwise a client could make the proxy unready by
+        its choice of a destination.
+        """
+        return UpstreamProxyError(code, self.url, detail, target)
 
     def _failed(self, code: Code, detail: str, target: str = "") -> UpstreamProxyError:
         error = UpstreamProxyError(code, self.url, detail, target)

@@ -16,7 +16,7 @@ def output(*words):
 
 
 gateway = os.environ["GATEWAY"]
-mounts = output("docker", "inspect", "--format", os.environ["MOUNTS"], gateway).splitlines()
+mounts = output("docker", "inspect", "--format", os.environ["MOUNT_PAIRS"], gateway).splitlines()
 try:
     variables = dict(
         one.partition("=")[::2]
@@ -24,7 +24,13 @@ try:
     )
 except (ValueError, KeyError, TypeError, AttributeError) as error:
     sys.exit(f"could not be checked: docker inspect printed no environment ({type(error).__name__})")
-found = [f"mounts {path}" for path in mounts if re.search(r"docker[.]sock$|^(?:/var)?/run/?$|^/$", path)]
+pairs = [line.partition("|")[::2] for line in mounts if line]
+# As in the plan: look at the target too, because the source of a socket can have any name.
+found = [
+    f"mounts {source}"
+    for source, target in pairs
+    if re.search(r"docker[.]sock$|^(?:/var)?/run/?$|^/$", source) or target.endswith("/docker.sock")
+]
 if re.match(r"(?:tcp|https?|ssh)://", variables.get("DOCKER_HOST", "")):
     found.append("has DOCKER_HOST " + re.sub(r"//[^/@]*@", "//…@", variables["DOCKER_HOST"]))
 print(f"the gateway {' and '.join(found)}" if found else "neither the socket nor DOCKER_HOST")

@@ -4,6 +4,9 @@ const end = (text, code) => { console.log(text); process.exit(code) }
 setTimeout(() => end('no response in 30 s', 1), 30000)
 http.request({host: p.hostname, port: p.port, method: 'CONNECT', path: `${host}:443`, headers: {host: `${host}:443`}, agent: false})
   .on('connect', (answer, socket) => {
+    // Warn if the policy denies the host: the check then shows nothing about tunnels, and the deployment may be right.
+    const denied = answer.statusCode === 403 && (answer.headers['proxy-status'] ?? '').includes('openclaw-egress')
+    if (denied) end(`${host}: not checked: the policy denies it to the gateway. Set openclaw_egress_verify_tunnel_host`, 3)
     if (answer.statusCode !== 200) end(`${host}: the proxy responds with ${answer.statusCode}`, 1)
     const secure = tls.connect({socket, servername: host, rejectUnauthorized: false}, () => {
       const issuer = secure.getPeerCertificate().issuer ?? {}

@@ -19,6 +19,14 @@ def headers():
     return {name.strip(): urllib.parse.unquote(value.strip()) for name, _, value in pairs}
 
 
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A handler that does not follow redirects, which would send the credentials to another host."""
+
+    def redirect_request(self, *_):
+        """Return no request, so that the redirect is an error."""
+        return
+
+
 query = '{service_name="%(SERVICE_NAME)s"} |= `egress-verify=%(RUN_ID)s`' % os.environ
 url = (
     os.environ["LOKI_URL"]
@@ -27,7 +35,7 @@ url = (
         {"query": query, "limit": 10, "start": int((time.time() - 3600) * 1e9), "end": int((time.time() + 60) * 1e9)}
     )
 )
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
 error = ""
 for _ in range(20):
     try:
@@ -35,6 +43,9 @@ for _ in range(20):
         if result:
             print("Loki returned the record for", query)
             sys.exit(0)
+    except ValueError as problem:
+        # Do not print the text: it can contain an invalid header, with the credentials.
+        error = " (%s)" % type(problem).__name__
     except Exception as problem:
         error = " (%s)" % problem
     time.sleep(2)
