@@ -101,7 +101,7 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
     }.items():
         pattern = in_gateway.format(*words).replace("  ", " ")
         assert re.fullmatch(pattern, found[name]["found"]), (name, found[name]["found"])
-    assert re.fullmatch(r'words: 8082 program: """.+', found["sandbox-refused"]["found"])
+    assert re.fullmatch(r'words: 127[.]0[.]0[.]1 8082 program: """.+', found["sandbox-refused"]["found"])
     assert "loki-direct" not in found and "enforcement-firewall" in found
     assert not found["gateway-environment"]["passed"]
     assert "invalid UTF8" in found["gateway-environment"]["found"]
