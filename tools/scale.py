@@ -69,7 +69,7 @@ class Outcome:
 
 
 def simulate(fleet: Fleet, destination: Destination, outage_hours: float, seed: int = 1) -> Outcome:
-    """Run one outage and the time after it, until every proxy has sent its backlog."""
+    """Simulate the time after an outage until every proxy has sent its backlog, at most `LONGEST_HOURS`."""
     draw = random.Random(seed)
     rate, interval, now = fleet.bytes_per_second, HOUR / fleet.exchanges_per_hour, outage_hours * HOUR
     clock = _Clock(now)

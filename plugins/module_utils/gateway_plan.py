@@ -145,8 +145,8 @@ class Plan:
     ports: List[Any] = field(default_factory=list)
     # NETWORK:BRIDGE=PORT for each class that has a network in the nested daemon: arguments of the firewall entrypoint.
     class_networks: List[str] = field(default_factory=list)
-    # The setting by which the gateway reaches the host's Docker daemon, where its sandboxes are then its siblings.
-    # If it is empty, they run in a nested daemon.
+    # The setting that gives the gateway the host's Docker daemon, in which sandboxes run as its siblings. If it is
+    # empty, they run in a nested daemon.
     siblings: str = ""
     # A hash of the operator's settings that the plan replaces. If it changes, the role must make a new plan.
     fingerprint: str = ""

@@ -150,7 +150,7 @@ def _parse_duration(text: str) -> float:
 def make_limits(rates: Sequence[float]) -> List[Limit]:
     """Return the limits to check, for proxies with these maximum export rates in bytes per second (0: no maximum).
 
-    The rates of Loki are among them only if a proxy has a maximum.
+    Omit Loki's rate limits if no proxy has a maximum export rate.
     """
     paced = [rate for rate in rates if rate > 0]
     push = "Loki refuses a push that exceeds it, every time"
@@ -394,7 +394,7 @@ def _action(rules: Any, attribute: str) -> Optional[str]:
 
 
 def _matches(pattern: object, attribute: str) -> Optional[bool]:
-    """Return whether the pattern matches, or None if Python cannot read it. It has Go's syntax."""
+    """Return whether the pattern matches, or None if Python would read Go's regular expression differently."""
     text = str(pattern or "")
     if "[:" in text:  # A class such as [[:alpha:]], which Python reads as a set of characters.
         return None

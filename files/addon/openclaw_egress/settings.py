@@ -118,7 +118,10 @@ _PROXY_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[a-z0-9_]([a-z0-9._-]*[a-z0-9
 
 @dataclass(frozen=True, slots=True)
 class ClassNetworks:
-    """The networks of classes that have one of their own, as the proxy's interface in each network, by class name."""
+    """Dedicated networks of classes.
+
+    ``interfaces`` maps a class name to the proxy's address and prefix length in its network.
+    """
 
     interfaces: Mapping[str, IPv4Interface]
 
@@ -152,11 +155,16 @@ class ClassNetworks:
         return str(found.ip) if found is not None else None
 
     def foreign(self, class_name: str, client: str) -> IPv4Network | None:
-        """Return the network that forbids a client to use the listener of a class, or None if it may use it.
+        """Return the network because of which the listener of a class refuses the client, or None.
 
-        A client in the network of another class may not, and a class with its own network serves only that network.
+        1. If the class has a network, refuse clients outside of it.
+        2. Otherwise, refuse clients in the network of another class.
+
         The listener's address alone does not enforce this: a client that can set routes reaches every address of the
-        proxy through any interface of it.
+        proxy through any of its interfaces.
+
+        Raises:
+            ValueError: ``client`` is not an address.
         """
         address = without_mapping(ip_address(client))
         own = self.interfaces.get(class_name)

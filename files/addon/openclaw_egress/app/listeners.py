@@ -70,7 +70,7 @@ def check_ports(settings: Settings, policy: Policy) -> None:
 
 
 def _refuse_itself_as_upstream(settings: Settings, policy: Policy) -> None:
-    """Refuse a listener of this proxy as its upstream proxy, because every connection would go round in circles.
+    """Refuse an upstream proxy that is a listener of this proxy, because connections would loop.
 
     Raises:
         SettingsError: the upstream proxy is a listener of a class on loopback or on the listeners' address.

@@ -228,7 +228,7 @@ class AccessControl:
 
     @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
-        """Refuse a client without a class, from a network that the listener does not serve, or above the limit."""
+        """Refuse a client if the listener has no class or does not serve its network, or the class is at its limit."""
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
@@ -783,9 +783,9 @@ class AccessControl:
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record a malformed response from an uninspected host, or a failure of the upstream proxy.
+        """Record a malformed response, or a failure of the upstream proxy.
 
-        The recorder records those of inspected hosts.
+        For an inspected host, only mark the flow: the recorder records it.
         """
         problem = flow.metadata.get(RESPONSE_PROBLEM)
         refused = None if problem is None else Decision.denial(Code.MALFORMED_RESPONSE, Evidence(detail=problem))
@@ -821,7 +821,10 @@ class AccessControl:
 
     @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
-        """Abort the connection before any data is sent, unless the server's address is one of the checked addresses."""
+        """Abort the connection before any data is sent, unless the peer's address was checked.
+
+        The peer is the destination, or the upstream proxy.
+        """
         address, peer = data.server.address, data.server.peername
         grant = self._session(data.client).grants.find(address[0], address[1]) if address else None
         if grant is None or peer is None or peer[0].split("%")[0] not in grant.peers:
@@ -887,7 +890,7 @@ def _connect_grant(session: ClientSession) -> ConnectionGrant | None:
 
 
 def _failure_of(grant: ConnectionGrant | None) -> UpstreamProxyError | None:
-    """Return why the newest connection of the grant failed at the upstream proxy, or None."""
+    """Return the upstream proxy's failure in the grant's newest connection attempt, or None."""
     return grant.route.failure if grant is not None and isinstance(grant.route, Route) else None
 
 

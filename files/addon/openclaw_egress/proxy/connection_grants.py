@@ -36,8 +36,8 @@ class Through(Protocol):
 class ConnectionGrant:
     """Permission for one client to connect to one destination, at the checked ``addresses`` (as text).
 
-    With a ``route``, the proxy connects to the upstream proxy instead. ``addresses`` is then empty if the name does not
-    resolve here.
+    With a ``route``, the proxy connects to the upstream proxy. ``addresses`` is then empty if the proxy did not resolve
+    the name.
     """
 
     class_name: str
@@ -75,7 +75,7 @@ class ConnectionGrants:
         self._grants: dict[tuple[str, int], ConnectionGrant] = {}
 
     def write(self, grant: ConnectionGrant) -> None:
-        """Allow the client to connect to the destination of ``grant``."""
+        """Add a grant. Revoke an earlier one for the same host and port."""
         self.revoke(grant.destination.host, grant.destination.port)
         self._grants[grant.destination.host, grant.destination.port] = grant
 

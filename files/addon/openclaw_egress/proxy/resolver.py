@@ -36,7 +36,7 @@ type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 @contextlib.contextmanager
 def without_grant() -> Iterator[None]:
-    """Let the loop open a connection to an address inside this context, without the route of the current grant."""
+    """Suspend the current grant, so that the loop connects directly and not through the grant's route."""
     token = current_grant.set(None)
     try:
         yield

@@ -1,8 +1,8 @@
 """The operator's upstream proxy: connections that the policy allows go on through it, with CONNECT.
 
 The proxy sends CONNECT below mitmproxy, while a connection opens: `resolver.install` calls `Route.connect` instead of
-connecting to the destination. For every layer above, the connection is one to the destination itself. Grants, TLS, the
-recorder and the limits therefore work as without an upstream proxy, and the credentials are in no flow.
+connecting to the destination. The layers above see a connection to the destination. Grants, TLS, the recorder and the
+limits therefore work as without an upstream proxy, and the credentials are in no flow.
 
 Plain HTTP uses CONNECT too, not the absolute form. In a tunnel, the response of the upstream proxy cannot be mistaken
 for one of the origin, and bytes that an origin or a client smuggles reach no other destination.
@@ -154,7 +154,7 @@ class UpstreamProxy:
         return self._direct.contains(tuple(map(ipaddress.ip_address, addresses)))
 
     def is_named_by(self, destination: Destination, addresses: Iterable[str]) -> bool:
-        """Return whether the destination is the upstream proxy itself, on any port."""
+        """Return whether the destination's name or one of its addresses is the upstream proxy's. Ignore the port."""
         return destination.host == self._host or any(address in self._known for address in addresses)
 
     async def refresh(self) -> None:
@@ -294,7 +294,7 @@ class UpstreamProxy:
 
 @dataclass(eq=False, slots=True)
 class Route:
-    """The way to one destination through the upstream proxy. A connection grant contains it."""
+    """A route to one destination through the upstream proxy. Part of a connection grant."""
 
     proxy: UpstreamProxy
     target: str
@@ -329,7 +329,7 @@ class Route:
         except UpstreamProxyError as error:
             self.failure = error
             raise
-        # Yield once: mitmproxy starts this task eagerly, and notes it only after it has waited for something.
+        # Yield once. mitmproxy runs this task eagerly and registers it at its first await. A ready tunnel needs none.
         await asyncio.sleep(0)
         protocol = protocol_factory()
         return tunnel.hand_over(protocol), protocol
@@ -342,7 +342,7 @@ class Route:
 
 
 class Tunnel(asyncio.Protocol):
-    """A connection to the upstream proxy, from its start until a connection to a destination takes it over."""
+    """The protocol of a connection to the upstream proxy, until `hand_over` gives its transport to another protocol."""
 
     def __init__(self) -> None:
         self.closed = False
