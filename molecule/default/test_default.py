@@ -4,21 +4,19 @@ import hashlib
 import json
 import os
 import re
-import secrets
 
 import pytest
 
+from molecule.default.conftest import MARKS, PATHS
 from molecule.lab.hosts import (
     KEY,
     ROOT,
-    agent_turn,
     connecting,
     in_gateway,
     in_proxy,
     in_sandbox,
     loki,
     on,
-    provider_log,
     run,
     sandbox,
     soon,
@@ -28,19 +26,17 @@ from molecule.lab.hosts import (
 # Use a long timeout, because `agent_turn` can take minutes.
 pytestmark = pytest.mark.timeout(400)
 
-MARK = f"lab-question-{secrets.token_hex(4)}"
+MARK = MARKS["stream"]
 DENIED_SANDBOX = (
     '{service_name="openclaw-proxy"} | event_name="openclaw.egress.denied" | openclaw_egress_class="sandbox"'
 )
 
 
 @pytest.fixture(scope="module")
-def turn():
-    """Run one agent turn. Return the agent's reply, and the log entry of the provider's response."""
-    seen = len(provider_log())
-    said = agent_turn(f"Please answer {MARK}")
-    (responded,) = [entry for entry in provider_log()[seen:] if entry["path"] == "/v1/messages"]
-    return said, responded
+def turn(calls):
+    """Return the agent's reply, and the log entry of the provider's response."""
+    (entry,) = [entry for entry in calls.log if entry["path"] == PATHS["stream"]]
+    return calls.replies["stream"], entry
 
 
 @pytest.fixture(scope="module")

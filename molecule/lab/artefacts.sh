@@ -17,7 +17,7 @@ GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
 # Packages of the sandbox image in OpenClaw's documentation, and packages that operators typically add.
 SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,python3-pip,ripgrep
 BROWSER_PACKAGES="chromium socat"
-INTERNET_PACKAGES="docker-registry nginx"
+INTERNET_PACKAGES="docker-registry nginx python3-websockets"
 # Files that the lab does not need: documentation, and graphics drivers that Chromium is configured not to use.
 LEFT_OUT=(/usr/share/{doc,info,locale,man}/'*' '/usr/share/icons/*/cursors/*' '/usr/lib/*/lib'{LLVM,gallium,z3}'*' '/usr/lib/chromium/libVkLayer*')
 

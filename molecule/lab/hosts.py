@@ -15,6 +15,7 @@ from tests.support.docker_exec import completed
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "openclaw-egress-lab"
 KEY = "sk-ant-api03-lab-key-that-must-not-be-kept"
+OPENAI_KEY = "sk-proj-lab-key-that-must-not-be-kept"
 
 
 def run(*words: str, **options: Any) -> str:
@@ -110,9 +111,9 @@ def in_proxy(*words: str) -> str:
     return on("vps1", "docker", "exec", "openclaw-proxy", *words)
 
 
-def agent_turn(text: str) -> str:
+def agent_turn(text: str, model: str = "anthropic/claude-opus-5") -> str:
     """Run one turn of the real OpenClaw, with a model call through the proxy. Return the agent's reply."""
-    return run("molecule/lab/lab", "turn", text, timeout=240)
+    return run("molecule/lab/lab", "turn", text, model, timeout=240)
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """Fake internet: LLM providers and a few ordinary sites behind TLS, on loopback or in the lab (molecule/lab).
 
 It imports only the standard library and `cryptography`, so that a container needs no other file of the repository. For
-the content encodings br and zstd it also needs `brotli` and `backports.zstd`. As a command:
+the content encodings br and zstd it also needs `brotli` and `backports.zstd`, and for WebSockets `websockets`. As a
+command:
 
     python llm_providers.py --listen 127.0.0.1 --port 0 --tls-dir DIR [--hosts a,b] [--log FILE] [--http-port 0]
     python llm_providers.py --cert chain.pem --key key.pem ...        # with existing certificates
@@ -13,7 +14,8 @@ In a test:
     with LLMProviders() as providers:
         providers.port, providers.ca_file, providers.log        # log: list of dicts, see `Handler.handle_any`
 
-The Host header selects the API. If it is `localhost`, 127.0.0.1 or ::1, the path selects the API.
+The Host header selects the API. If it is `localhost`, 127.0.0.1 or ::1, the path selects the API. A WebSocket to
+OpenAI's `/v1/responses` gets the events of a stream as messages, in response to each `response.create`.
 
 | model            | response                                                                                  |
 |------------------|-------------------------------------------------------------------------------------------|
@@ -424,7 +426,9 @@ def openai_count(request: Request) -> Answer:
 def openai_embeddings(request: Request) -> Answer:
     tokens = tokens_of(request.json)["uncached"]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    data = [{"object": "embedding", "index": 0, "embedding": [0.0023, -0.0093]}]
+    texts = request.json.get("input")
+    count = len(texts) if isinstance(texts, list) else 1
+    data = [{"object": "embedding", "index": index, "embedding": [0.0023, -0.0093]} for index in range(count)]
     value = {"object": "list", "data": data, "model": request.model, "usage": usage}
     return json_answer(200, value, model=request.model, usage=usage)
 
@@ -1147,6 +1151,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Print nothing, because `LLMProviders.log` has an entry for every request."""
 
     def handle_any(self) -> None:
+        if self.headers.get("upgrade", "").lower() == "websocket" and self.path.startswith("/v1/responses"):
+            self.serve_websocket()
+            return
         began = time.time()
         raw, whole = self.read_body()
         split = urllib.parse.urlsplit(self.path)
@@ -1182,6 +1189,53 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.note(entry | {"status": 0, "outcome": "request_cut"})
 
     do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_OPTIONS = handle_any
+
+    def serve_websocket(self) -> None:
+        """Serve OpenAI's Responses API over a WebSocket until the client closes the connection."""
+        # Import the library here: a container without tests of WebSockets does not have it.
+        from websockets.frames import Frame, Opcode
+        from websockets.http11 import Request as Handshake
+        from websockets.server import ServerProtocol
+
+        self.close_connection = True
+        protocol = ServerProtocol(max_size=None)
+        # The handler has read the handshake, but the library must also parse it.
+        lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items()), "", ""]
+        data = "\r\n".join(lines).encode()
+        message = b""
+        while data and not protocol.close_expected():
+            protocol.receive_data(data)
+            for event in protocol.events_received():
+                if isinstance(event, Handshake):
+                    protocol.send_response(protocol.accept(event))
+                elif isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.CONT):
+                    message += event.data
+                    if event.fin:
+                        self.answer_message(protocol, message)
+                        message = b""
+            self.send_frames(protocol)
+            data = self.rfile.read1(65536)
+
+    def answer_message(self, protocol: Any, message: bytes) -> None:
+        """Send the events of the response to one `response.create`, one message each. Add a log entry first."""
+        value = json.loads(message)
+        headers = {name.lower(): text for name, text in self.headers.items()}
+        host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
+        value |= {"stream": True}
+        request = Request("POST", host, urllib.parse.urlsplit(self.path).path, {}, headers, message, value)
+        reply = openai_answer(request)
+        events = [piece.partition(b"\ndata: ")[2].rstrip() for piece in reply.pieces]
+        digest = hashlib.sha256(b"\n".join(events)).hexdigest()
+        entry: Json = {"time": time.time(), "method": "GET", "host": host, "path": self.path, "websocket": True}
+        entry |= {"model": reply.model, "status": 101, "usage": reply.usage, "stream": True, "outcome": "complete"}
+        entry |= {"request_body_sha256": hashlib.sha256(message).hexdigest(), "body_sha256": digest}
+        self.server.note(entry)
+        for event in events:
+            protocol.send_text(event)
+            self.send_frames(protocol)
+
+    def send_frames(self, protocol: Any) -> None:
+        self.wfile.write(b"".join(protocol.data_to_send()))
 
     def read_body(self) -> tuple[bytes, bool]:
         """Return the body of the request, and whether it is complete."""

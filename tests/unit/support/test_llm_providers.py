@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import ssl
@@ -9,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.support import llm_providers
 from tests.support.llm_providers import LLMProviders
@@ -103,3 +106,29 @@ def test_fake_needs_only_the_standard_library_and_cryptography(tmp_path: Path) -
     script = "import sys; sys.modules.update(dict.fromkeys(['brotli', 'backports', 'zstandard'])); import llm_providers"
     directory = str(Path(llm_providers.__file__).parent)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env={"PYTHONPATH": directory})
+
+
+def test_websocket_gets_the_events_of_a_stream_as_messages(providers: LLMProviders) -> None:
+    context = ssl.create_default_context(cafile=str(providers.ca_file))
+    url, headers = f"wss://localhost:{providers.port}/v1/responses", {"authorization": "Bearer k"}
+    question = json.dumps({"type": "response.create", "model": "gpt-x", "input": "hello"})
+
+    async def talk() -> tuple[list[list[dict[str, Any]]], int]:
+        responses: list[list[dict[str, Any]]] = []
+        async with connect(url, ssl=context, additional_headers=headers) as one:
+            # Send the second request in two fragments.
+            for message in (question, [question[:20], question[20:]]):
+                await one.send(message)
+                events = [json.loads(await one.recv())]
+                while events[-1]["type"] != "response.completed":
+                    events.append(json.loads(await one.recv()))
+                responses.append(events)
+        return responses, one.close_code or 0
+
+    responses, code = asyncio.run(talk())
+    assert [event["type"] for event in responses[0]][:2] == ["response.created", "response.in_progress"]
+    assert responses[0] == responses[1]
+    entries = providers.log[-2:]
+    assert [entry["usage"] for entry in entries] == [events[-1]["response"]["usage"] for events in responses]
+    assert [entry["model"] for entry in entries] == ["gpt-x", "gpt-x"]
+    assert code == 1000
