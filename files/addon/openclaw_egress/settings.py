@@ -106,7 +106,7 @@ class ProxyURL:
 
     @property
     def place(self) -> str:
-        """Return HOST:PORT."""
+        """Return the proxy's address as ``HOST:PORT``."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -150,7 +150,7 @@ class ClassNetworks:
         return cls(found)
 
     def address(self, class_name: str) -> str | None:
-        """Return the proxy's address in the network of a class, or None if the class has no network of its own."""
+        """Return the proxy's address in the network of a class, or None if the class has no dedicated network."""
         found = self.interfaces.get(class_name)
         return str(found.ip) if found is not None else None
 
@@ -160,8 +160,8 @@ class ClassNetworks:
         1. If the class has a network, refuse clients outside of it.
         2. Otherwise, refuse clients in the network of another class.
 
-        The listener's address alone does not enforce this: a client that can set routes reaches every address of the
-        proxy through any of its interfaces.
+        It is not sufficient that the listener has an address in the network only: a client that can set routes reaches
+        every address of the proxy through any of its interfaces.
 
         Raises:
             ValueError: ``client`` is not an address.
@@ -268,8 +268,9 @@ class Settings(BaseSettings):
     upstream_proxy: Annotated[ProxyURL | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_UPSTREAM_PROXY"),
-        description="URL of an HTTP proxy, such as http://proxy.example.com:3128. What the policy allows goes on "
-        "through it with CONNECT. The export does not use it. Unset or empty: the proxy connects directly.",
+        description="URL of an HTTP proxy, such as http://proxy.example.com:3128. The proxy opens the "
+        "connections that the policy allows through it, with CONNECT. The export does not use it. Unset or empty: the "
+        "proxy connects directly.",
     )
     upstream_proxy_auth_file: Path | None = Field(
         default=None,
@@ -286,9 +287,9 @@ class Settings(BaseSettings):
     upstream_resolve: Literal["on", "off"] = Field(
         default="on",
         validation_alias=AliasChoices("EGRESS_UPSTREAM_RESOLVE"),
-        description="on: resolve each name also for EGRESS_UPSTREAM_PROXY, and refuse guarded addresses. A name that "
-        "does not exist here is decided by name. off: decide every name for the upstream proxy by name; for networks "
-        "without DNS.",
+        description="on: resolve each name before a connection through EGRESS_UPSTREAM_PROXY, and refuse guarded "
+        "addresses. If a name does not resolve here, the policy decides by name only. off: do not resolve these names, "
+        "for networks without DNS.",
     )
     spool_max_bytes: int = Field(
         default=2 * 1024**3,
@@ -335,8 +336,8 @@ class Settings(BaseSettings):
     class_networks: Annotated[ClassNetworks, NoDecode] = Field(
         default=ClassNetworks({}),
         validation_alias=AliasChoices("EGRESS_CLASS_NETWORKS"),
-        description="CLASS=ADDRESS/PREFIX,…: the class has this network for itself. Its listener opens on the address "
-        "only, serves only this network, and no other listener serves it.",
+        description="CLASS=ADDRESS/PREFIX,…: a dedicated network of the class. The listener of the class opens only on "
+        "this address and serves only clients in this network. No other listener serves these clients.",
     )
     open_to_network: bool = Field(
         default=False,

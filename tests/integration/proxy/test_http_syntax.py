@@ -247,7 +247,7 @@ def test_connection_that_ends_within_a_head_is_recorded(proxy):
             assert status_of(read_all(sock)) == 400
         (row,) = new_denials(proxy, known)
         assert (row.class_name, row.rule) == ("gateway", "syntax")
-        assert row.reason == "the connection ended within the request's head"
+        assert row.reason == "the connection ended inside the request's head"
         assert client_of(proxy, row) == "127.0.0.1"
 
 
@@ -263,7 +263,7 @@ def test_connection_reset_within_a_head_is_recorded(proxy):
     while not (rows := [row for row in proxy.denials()[known:] if row.class_name == "browser"]):
         assert time.monotonic() < end
         time.sleep(0.02)
-    assert [row.reason for row in rows] == ["the connection ended within the request's head"]
+    assert [row.reason for row in rows] == ["the connection ended inside the request's head"]
 
 
 @pytest.mark.parametrize("begun", [b"", b"\r\n"], ids=["nothing", "empty line"])

@@ -41,7 +41,7 @@ ALLOWED = [
     ("8.8.8.8", 53, "default", NO_RULE, "classes.sandbox.allow: {host: 8.8.8.8, ports: [53]}"),
     ("2620:fe::fe", 443, "default", NO_RULE, 'classes.sandbox.allow: {host: "2620:fe::fe", ports: [443]}'),
     ("git.example", 22, "syntax", NOT_TLS,
-        "classes.sandbox.allow: {host: git.example, ports: [22], tls: false}; possible only for a "
+        "classes.sandbox.allow: {host: git.example, ports: [22], tls: false}; valid only for a "
         "host that is not inspected"),
     ("10.1.2.3", 80, "address-guard", AT,
         "classes.sandbox.allow: {host: 10.1.2.3, ports: [80]} and "

@@ -43,7 +43,7 @@ class NewRule:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A proposal to the operator: rules that would allow the destination, each with the policy list to add it to.
+    """A proposal to the operator: rules that would allow the destination, and the policy list for each rule.
 
     If there are rules, ``advice`` is a warning about them. If there are none, it says what the operator can do instead.
     """
@@ -104,7 +104,7 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
     if destination is not None and rule == "default":
         return Remedy([_allow(name, destination)])
     if destination is not None and group.code == Code.NOT_TLS:
-        return Remedy([_allow(name, destination, tls=False)], "possible only for a host that is not inspected")
+        return Remedy([_allow(name, destination, tls=False)], "valid only for a host that is not inspected")
     return Remedy(advice=f"no rule can allow it: the client must send a different request: {group.reason}")
 
 
@@ -151,7 +151,7 @@ def never_opened(host: str, address: Address | None = None) -> str | None:
             if any(part in network for network in _METADATA):
                 return f"{part} is a cloud metadata service, which issues credentials"
             if part.is_link_local or part.is_loopback or part.is_unspecified or part in _THIS_NETWORK:
-                return f"{part} leads to the proxy's own host or link"
+                return f"{part} belongs to the proxy's own host or link"
     return None
 
 
@@ -172,7 +172,7 @@ def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str],
     # If the address guard refused a hostname, check the address that it resolved to; the denial contains this address.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
     if group.code in (Code.OWN_ADDRESS, Code.HOST_ADDRESS):
-        return f"{group.reason}: it leads to the proxy's host"
+        return f"{group.reason}: it belongs to the proxy's host"
     for address in addresses or (None,):
         if (why := never_opened(destination.host, address)) is not None:
             return why
@@ -212,8 +212,8 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
 def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
     """Return the addresses that the address guard refused.
 
-    If the host is an IP literal, this is its address. For a name such as ``localhost``, return the addresses in
-    `GUARDED_NAMES`; for any other name, the resolved address that the denial contains.
+    For an IP literal, return the literal itself. For a name such as ``localhost``, return the addresses in
+    `GUARDED_NAMES`. For any other name, return the resolved address that the denial contains.
     """
     if destination.address is not None:
         return (destination.address,)

@@ -61,9 +61,9 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
     Args:
         policy: the current policy.
         class_name: one of the classes of ``policy``.
-        denials: the recorded denials of the class. Rules are suggested only for requests that `report` let pass.
-            Destinations that the address guard denied get no rule. Destinations to which a client sent bytes that
-            are not TLS get a note.
+        denials: the recorded denials of the class. Rules are suggested only for requests that the action `report`
+            allowed. Destinations that the address guard denied get no rule. Destinations to which a client sent bytes
+            that are not TLS get a note.
     """
     seen = _Seen.of(class_name, denials)
     enforced = enforcing(policy, class_name)
@@ -226,7 +226,7 @@ def _why_not_allowable(
 
 
 def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
-    """Yield a note that proposes a wildcard, for each domain below which many names were requested.
+    """Yield notes that propose wildcards: one for each domain below which many names were requested.
 
     If nested domains contain the same requested names, propose only the wildcard of the innermost domain.
     """

@@ -22,7 +22,7 @@ class PlaceError(Exception):
 
 
 def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
-    """Return a policy's text with rules appended to a class's ``allow``, which is created if absent.
+    """Return a policy's text with rules appended to the list ``allow`` of a class. Create the list if it is absent.
 
     Args:
         text: a valid policy without a byte order mark.

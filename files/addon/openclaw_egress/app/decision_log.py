@@ -112,7 +112,8 @@ class DecisionLog:
     def summarise_denials(self, *, everything: bool = False) -> None:
         """Write a summary record for each time window of denials that has ended.
 
-        If ``everything`` is True, also summarise the windows that have not ended, because the proxy stops.
+        If ``everything`` is True, also summarise the windows that have not ended. The caller sets it when the proxy
+        stops.
         """
         with self._denials_lock:
             counts = self._denials.due(time.monotonic(), everything=everything)
@@ -136,7 +137,7 @@ class DecisionLog:
             )
 
     def _remember_client(self, key: Key, client: str) -> None:
-        """Remember the refused client for two summary records: that of ``key``, and that of the whole class."""
+        """Add the refused client to two summary records: that of ``key``, and that of the whole class."""
         with self._denials_lock:
             for known in (key, Key.of_class(key.class_name, enforced=key.enforced)):
                 if len(self._denied_clients) > MAX_KEYS:

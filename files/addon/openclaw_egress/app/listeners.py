@@ -15,7 +15,8 @@ _REMEDIES = {
     errno.EADDRINUSE: "another process listens there: stop it, or give the class another port (`listen` in the policy)",
     errno.EADDRNOTAVAIL: "this machine does not have that address: set EGRESS_LISTEN_HOST to one that it has "
     "(EGRESS_CLASS_NETWORKS for a class with its own network)",
-    errno.EACCES: "ports below 1024 need a privilege: give the class a port from 1024 on (`listen` in the policy)",
+    errno.EACCES: "a port below 1024 requires a privilege: use port 1024 or higher for the class "
+    "(`listen` in the policy)",
     errno.EAFNOSUPPORT: "this machine has no IPv6: set EGRESS_LISTEN_HOST to an IPv4 address",
 }
 
@@ -121,9 +122,9 @@ def check_listeners(settings: Settings, classes: Iterable[tuple[str, int]]) -> N
 
 
 def _try(host: str, port: int) -> None:
-    """Bind every address of ``host``. Like asyncio, ignore addresses that this machine does not have.
+    """Bind every address that ``host`` resolves to. Like asyncio, skip addresses that this machine does not have.
 
-    Raise the error for such an address only if no other address could be bound.
+    If every address is skipped, raise the error for the last one.
     """
     missing: OSError | None = None
     opened = False

@@ -1,4 +1,4 @@
-"""Link between the memory accounts and the policy: finds the class of a connection, and records refusals."""
+"""Callbacks of the memory accounts: they find the class of a connection, and record refusals for lack of memory."""
 
 from __future__ import annotations
 

@@ -110,9 +110,10 @@ class StockAddon:
 
 
 def _with_hosts(text: str, service: Service) -> list[str]:
-    """Return mitmdump's mode once for each listen address of its class, or unmodified if it has an address.
+    """Return the mode with each listen address of its class added: one text per address.
 
-    Without a listen address, mitmdump listens on all addresses.
+    If the mode already has an address, return it unmodified. Without a listen address, mitmdump listens on all
+    addresses.
     """
     mode = mode_specs.ProxyMode.parse(text)
     port = mode.listen_port(ctx.options.listen_port)

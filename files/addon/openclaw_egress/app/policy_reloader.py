@@ -115,7 +115,8 @@ class PolicyReloader:
             check_ca(info, self.current)
         except certificates.CAError:
             # The policy file can change before the CA files do. The new policy is then refused, because the old CA does
-            # not cover its hosts. Accept a CA that covers this refused policy, even if not the policy in force.
+            # not cover its hosts. Accept a CA that covers this refused policy, even if that CA does not cover the
+            # policy in force.
             if self._waits_for_ca is None:
                 raise
             check_ca(info, self._waits_for_ca)

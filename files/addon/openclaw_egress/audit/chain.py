@@ -56,7 +56,7 @@ class LedgerRow(NamedTuple):
 
 @dataclass(slots=True)
 class Ledger:
-    """The part of a ledger that an audit covers. It takes 33 bytes of memory per line."""
+    """The part of a ledger that an audit covers. It uses 33 bytes of memory per line."""
 
     first: int = 0
     digests: bytearray = field(default_factory=bytearray)
@@ -180,7 +180,10 @@ class Deletions:
         return known is not None and known.hex() == digest
 
     def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """If ``sealed`` is a tombstone, add its deletions. Yield a finding if the tombstone is invalid."""
+        """If the parsed line ``sealed`` is a tombstone, add its deletions.
+
+        Yield a finding if the tombstone is invalid.
+        """
         if sealed.get(semconv.OUTCOME) != "deleted" or semconv.SPOOL_DELETED not in sealed:
             return
         names = (semconv.SPOOL_DELETED, semconv.SPOOL_LAST_HASH, semconv.SPOOL_SIGNATURE)
@@ -211,7 +214,10 @@ class _Signatures:
         self._unsigned: list[int] = []
 
     def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """If ``sealed`` is a checkpoint, check its signature. Yield a finding if the signature is invalid."""
+        """If the parsed line ``sealed`` is a checkpoint, check its signature.
+
+        Yield a finding if the signature is invalid.
+        """
         seq, digest = sealed.get(semconv.CHECKPOINT_SEQ), sealed.get(semconv.CHECKPOINT_HASH)
         if self._is_signed is None or not isinstance(seq, int) or not isinstance(digest, str):
             return
@@ -228,7 +234,7 @@ class _Signatures:
     def rest(self, *, required: bool) -> Iterator[Finding]:
         """Yield the findings that only the complete chain shows. Call this after the last line.
 
-        Report each unsigned checkpoint after a signed one and, if ``required``, the lack of any signed checkpoint.
+        Report each unsigned checkpoint after a signed one and, if ``required``, the absence of any signed checkpoint.
         """
         for own in self._unsigned:
             if self._oldest_valid and own > self._oldest_valid:
@@ -413,7 +419,7 @@ def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
 
 
 def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Return ``(first, last, count)`` of the lost lines that ``sealed`` records; None if it records no loss."""
+    """Return ``(first, last, count)`` if the parsed line ``sealed`` records lost lines; None if it records no loss."""
     if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
         return None
     first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
@@ -459,7 +465,8 @@ class _Bodies:
         elif isinstance(parts := sealed.get("parts"), int) and 0 < parts < _MAX_PARTS:
             self.parts |= dict.fromkeys(range(seq + 1, seq + parts + 1), seq)
             self._held[seq] = (parts + 1, [text])
-            # Give up on the oldest incomplete records: lines arrive nearly in order, so their parts are missing.
+            # Forget the oldest incomplete records: lines arrive nearly in order, so the missing parts will not arrive
+            # any more.
             while len(self._held) > _MAX_HELD:
                 del self._held[next(iter(self._held))]
         else:

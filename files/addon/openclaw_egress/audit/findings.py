@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class RestoreNote:
-    """A restoration of the audited spool: the newest line of the backup, and the lines that the restoration lost."""
+    """The result of restoring the audited spool: the newest line of the backup, and the lines that were lost."""
 
     seq: int
     instance: str

@@ -51,8 +51,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     help="Enforce egress policy by container type, and record exactly what agents exchange with LLM providers.",
-    epilog="Exit codes: 0 done or yes; 1 no, not found, unhealthy; 2 bad input or settings. "
-    "Settings come from the environment (EGRESS_*, PROXY_*, OTEL_*); NO_COLOR is respected.",
+    epilog="Exit codes: 0 done or yes; 1 no, nothing found, or an unhealthy proxy; "
+    "2 invalid input or settings. "
+    "Settings come from the environment (EGRESS_*, PROXY_*, OTEL_*); NO_COLOR disables colours.",
 )
 
 

@@ -99,9 +99,8 @@ def audit(
 ) -> None:
     """Check that the records are complete and unmodified.
 
-    Checks hash chain, parts, body hashes, checkpoints and signatures in the spool, and compares the destination's
-    lines with the spool's ledger. Exit code 0 without findings, 1 with findings, 2 bad input or a destination that
-    cannot be read.
+    Checks hash chain, parts, body hashes, checkpoints and signatures in the spool, and compares the destination's lines
+    with the spool's ledger. Exit codes: 0 no findings; 1 findings; 2 invalid input, or the destination cannot be read.
     """
     since_ns = None if since is None else moment("--since", since)
     until_ns = None if until is None else moment("--until", until)
@@ -307,7 +306,8 @@ def _print(report: Report) -> None:
         signed = f"signed up to line {report.signed_seq}" if report.signed_seq else "no signed checkpoint yet"
         typer.echo(f"  {signed}")
     for note in report.restored:
-        typer.echo(f"  restored from a backup after line {note.seq} (`egress records --event spool` shows who and why)")
+        hint = "`egress records --event spool` shows the user and the reason"
+        typer.echo(f"  restored from a backup after line {note.seq} ({hint})")
         if note.lost_lines is None:
             typer.echo("    the replaced spool could not be read, so the number of its lost lines is unknown")
         elif note.lost_lines:

@@ -36,10 +36,10 @@ def backup(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a copy of the spool to one file, also while the proxy runs.
+    """Write a copy of the spool to one file. The proxy may run meanwhile.
 
     The file contains prompts and responses. By default it contains no private key. Exchanges in progress are not part
-    of it. Exit code 0 done, 2 the file exists or cannot be written.
+    of it. Exit codes: 0 done; 2 the file exists or cannot be written.
     """
     made = back_up(Settings.load(), file, keys=with_keys)
     if as_json:
@@ -79,7 +79,8 @@ def restore(
     """Restore the spool of a backup into EGRESS_STATE_DIR. Stop the proxy first.
 
     The restored spool is a new instance and continues the chain of the backup; a record names the user and the reason.
-    The private keys of a backup with keys are restored if absent. Exit code 0 done, 2 nothing was changed.
+    If the backup contains private keys, those that are absent here are restored. Exit codes: 0 done; 2 nothing was
+    changed.
     """
     settings = Settings.load()
     done = restore_backup(settings, file, signed_reason(why, by), replace=replace)

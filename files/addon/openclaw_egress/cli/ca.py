@@ -28,8 +28,9 @@ def create(
 ) -> None:
     """Create or replace certificates where needed.
 
-    Creates missing certificates. Replaces an issuing CA that is due for renewal or does not fit the inspected hosts.
-    Prints "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of PROXY_LLM_HOSTS.
+    Creates missing certificates. Replaces an issuing CA that is due for renewal or is not for exactly the inspected
+    hosts. Prints "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of
+    PROXY_LLM_HOSTS.
     """
     settings = Settings.load(ca_dir=directory)
     changed = certificates.create(
@@ -46,7 +47,7 @@ def renew(
     directory: Annotated[Path | None, typer.Option("--dir", help=DIRECTORY)] = None,
     root_key_dir: Annotated[Path | None, typer.Option(help=ROOT_KEY)] = None,
 ) -> None:
-    """Replace the issuing CA now. A running proxy serves the new one within seconds; the root stays."""
+    """Replace the issuing CA now. A running proxy serves the new one within seconds; the root CA stays the same."""
     create(directory, root_key_dir, renew=True)
 
 

@@ -173,12 +173,12 @@ def resend(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send acknowledged lines again that the destination lacks; `egress audit` names them.
+    """Send acknowledged lines again if the destination lacks them; `egress audit` lists such lines.
 
     Loki stores a line only once in a stream. It refuses lines far behind the newest line of their stream, so lines more
-    than 30 minutes behind get a stream of their own (label `service_namespace`). If Loki has such a line already, it
-    then has it twice. A record names the user and the reason. Exit codes: 0 the lines wait for the exporter, or the
-    command is saved until the proxy starts; 2 invalid input, nothing changed.
+    than 30 minutes behind get a stream of their own (label `service_namespace`). If Loki already has such a line, it
+    then stores the line twice. A record names the user and the reason. Exit codes: 0 the lines wait for the exporter,
+    or the command is saved until the proxy starts; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
@@ -369,7 +369,7 @@ def _result(action: Action, count: int, changed: int) -> str:
         if action is Action.DROP
         else ("lines to be sent again", "`egress status` shows how many wait")
     )
-    others = "" if changed == count else f" (changed by others meanwhile: {count - changed})"
+    others = "" if changed == count else f" (changed by other commands meanwhile: {count - changed})"
     return f"{what}: {changed}{others}; {hint}"
 
 

@@ -49,8 +49,8 @@ def denials(
     """List denied destinations, the most frequent first, with the rule that would allow each.
 
     The list includes requests that `report` allowed and `enforce` would deny. Counts are exact; repeated denials are
-    added at the end of each minute. The destination `*` counts the whole class. Exit codes: 0 success, even without
-    denials; 2 invalid input.
+    added at the end of each minute. In a row with the destination `*`, the count is for the whole class. Exit codes: 0
+    success, even without denials; 2 invalid input.
     """
     groups = denied_since(since, class_name, code, instance)
     if as_json:

@@ -46,7 +46,7 @@ def ask(path: str) -> dict[str, Any] | None:
 
 
 def _has_types(report: dict[str, Any]) -> bool:
-    """Return whether the values have the expected types: another program on this port may send any JSON."""
+    """Return whether the values have the expected types. Another program on this port may send any JSON."""
     return all(isinstance(report.get(name, kind()), kind) for name, kind in _TYPES.items())
 
 

@@ -39,7 +39,10 @@ def check(
     file: Annotated[Path | None, typer.Argument(help="Policy file; by default that of EGRESS_POLICY_FILE.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check whether a policy is valid. Exit code 0, or 2 with the file, the line, the error and the remedy."""
+    """Check whether a policy is valid.
+
+    Exit codes: 0 valid; 2 invalid, with the file, the line, the error and the remedy.
+    """
     policy = configured_policy(Settings.load(policy_file=file))
     if as_json:
         classes = {
@@ -93,7 +96,7 @@ def explain(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how the policy decides a request, by which rule and why. Exit code 0 allowed, 1 denied."""
+    """Show how the policy decides a request, by which rule and why. Exit codes: 0 allowed; 1 denied."""
     policy = configured_policy(Settings.load(policy_file=file))
     _known_class(policy, class_name)
     try:
@@ -148,7 +151,7 @@ def test(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the policy's decisions with expected ones. Exit code 0 all match, 1 some differ, 2 a file is invalid.
+    """Compare the policy's decisions with expected ones. Exit codes: 0 all match; 1 some differ; 2 a file is invalid.
 
     A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`. Optional keys: `method` (default GET)
     and `rule`, the expected rule, such as default or classes.sandbox.deny[0]. Cases are evaluated as in
@@ -211,7 +214,7 @@ def suggest(
 
     If Ansible writes the policy, add the rules to its variable instead.
 
-    Exit code 0, 1 nothing to suggest, 2 bad input.
+    Exit codes: 0 rules printed; 1 nothing to suggest; 2 invalid input.
     """
     settings = Settings.load(policy_file=file)
     policy = configured_policy(settings)

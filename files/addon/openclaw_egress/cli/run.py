@@ -77,9 +77,9 @@ def run(
 
 
 def health() -> None:
-    """Check whether the proxy serves.
+    """Check whether the running proxy is healthy.
 
-    Docker's health check runs this in the proxy's container. Exit code 0 or 1.
+    Docker's health check runs this in the proxy's container. Exit codes: 0 healthy; 1 unhealthy.
     """
     raise typer.Exit(check())
 
@@ -87,7 +87,7 @@ def health() -> None:
 def status(as_json: JSON = False) -> None:
     """Show the state of proxy, spool, export and certificates.
 
-    Exit code 0 healthy, 1 a problem or no running proxy, 2 the spool is unreadable for this user.
+    Exit codes: 0 healthy; 1 a problem, or no running proxy; 2 this user cannot read the spool.
     """
     from openclaw_egress.reports.status import status_of  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415

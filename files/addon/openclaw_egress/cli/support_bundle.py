@@ -29,8 +29,8 @@ def write_bundle(
 ) -> None:
     """Write versions, settings, health, counters and the last events of the proxy as JSON, for a bug report.
 
-    It contains no body, no header, no secret. It names hosts of the settings, classes, models and files: read it before
-    you publish it. The proxy need not run.
+    The document contains no body, header or secret. It contains names of hosts, classes, models and files, so read it
+    before you publish it. The proxy does not have to run.
     """
     metrics = fetch("/metrics")
     bundle = support_bundle(Settings.load(), os.environ, ask("/readyz"), metrics)

@@ -54,8 +54,8 @@ def usage(
     """Show requests, errors, tokens, cost and times of the recorded exchanges.
 
     The cost is what the provider stated, else the tokens at the list prices of the package genai-prices. `unpriced`
-    counts the requests with tokens whose cost is unknown; the cost does not include them. Percentiles are within 3 %.
-    Totals are kept for at least 400 days, longer than the records.
+    counts the requests with tokens whose cost is unknown; the cost does not include them. The error of percentiles is
+    at most 3 %. Totals are kept for at least 400 days, longer than the records.
     """
     if as_json and as_csv:
         print_error("--json and --csv exclude each other: use only one of them")

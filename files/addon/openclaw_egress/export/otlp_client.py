@@ -220,7 +220,10 @@ def one_line(text: str) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Return ``Retry-After`` in seconds; None if it is a date, which is useful only with synchronised clocks."""
+    """Return ``Retry-After`` in seconds.
+
+    Return None for a date, because a date is useful only with synchronised clocks.
+    """
     if retry_after is None or not retry_after.strip().isdigit():
         return None
     return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)

@@ -75,7 +75,7 @@ _UNREAD_PATHS = (
     (re.compile(r"/services/(?:aigc|embeddings|rerank)/[a-z0-9\-/]{1,64}$"), {"qwen"}),
     (re.compile(r"/sonar/?$"), {"perplexity"}),
     (re.compile(r"/interactions/[A-Za-z0-9_\-]{1,512}(?:/cancel)?$"), {"gcp.gemini", "gcp.vertex_ai"}),
-    # Bedrock's paths for models whose ids the registrations do not match, such as imported models.
+    # Bedrock's paths for models whose IDs the registrations do not match, such as imported models.
     (
         re.compile(r"/model/[^/.:%]{1,256}/(?:converse(?:-stream)?|invoke(?:-with-response-stream)?|count-tokens)/?$"),
         {"aws.bedrock"},

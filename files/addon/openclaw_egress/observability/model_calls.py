@@ -123,7 +123,9 @@ class ModelCalls:
             self._cost.labels(*who).inc(call.cost_usd)
 
     def _take_place(self, call: Call) -> bool:
-        """Give a call's models their own labels if the class is below its limit. Return whether the models have them.
+        """Assign own labels to the models of a call if the class is below its limit.
+
+        Return whether the models have them.
 
         Do this only for a call that reports usage, because the usage proves that the model exists.
         """

@@ -151,7 +151,7 @@ _SENTENCES = {
     Code.ALLOWED_BY_RULE: "{0.class_name} may reach {0.destination}",
     Code.ALLOWED_BY_ACTION: "{0.class_name} may reach every name",
     Code.ADDRESS_PUBLIC: "{0.address} is public",
-    Code.ADDRESS_EXCEPTION: "{0.class_name} may reach {0.address} by an exception",
+    Code.ADDRESS_EXCEPTION: "an exception to the address guard lets {0.class_name} reach {0.address}",
     Code.UNKNOWN_CLASS: "there is no class {0.class_name!r}",
     Code.DENIED_BY_RULE: "{0.class_name} may not reach {0.destination}",
     Code.ADDRESS_DENIED_BY_RULE: "{0.subject} is in {0.network}, which {0.class_name} may not reach",
@@ -165,7 +165,7 @@ _SENTENCES = {
     Code.HOST_ADDRESS: "{0.subject} is an address of this proxy's host",
     Code.OWN_ADDRESS: "{0.address} is this machine's own address",
     Code.NAME_NOT_RESOLVED: "{0.detail}",
-    Code.UPSTREAM_PROXY_NAMED: "{0.destination} is the upstream proxy, which {0.class_name} may not reach itself",
+    Code.UPSTREAM_PROXY_NAMED: "{0.destination} is the upstream proxy, which {0.class_name} may not use directly",
     Code.UPSTREAM_PROXY_UNREACHABLE: "the upstream proxy {0.rule} is not reachable: {0.detail}",
     Code.UPSTREAM_PROXY_TLS: "TLS to the upstream proxy {0.rule} failed: {0.detail}",
     Code.UPSTREAM_PROXY_LOGIN: "the upstream proxy {0.rule} does not accept this proxy: {0.detail}",
@@ -173,8 +173,8 @@ _SENTENCES = {
     Code.UPSTREAM_PROXY_PROTOCOL: "the upstream proxy {0.rule} sent no valid response: {0.detail}",
     Code.UNKNOWN_NEIGHBOUR: "{0.address} is not a known client: on {0.network} only {0.allows} may connect "
     "(EGRESS_NEIGHBOURS)",
-    Code.OTHER_NETWORK: "{0.address} may not use the listener of class {0.class_name}: {0.network} is the network of "
-    "one class alone (EGRESS_CLASS_NETWORKS)",
+    Code.OTHER_NETWORK: "{0.address} may not use the listener of class {0.class_name}: {0.network} is "
+    "reserved for one class (EGRESS_CLASS_NETWORKS)",
     Code.CONNECTION_LIMIT: "connection limit reached: class {0.class_name} allows {0.most} concurrent connections "
     "(limits.connections)",
     Code.RATE_LIMIT: "rate limit reached: class {0.class_name} allows {0.most} requests per minute "
@@ -186,30 +186,31 @@ _SENTENCES = {
     Code.HEAD_TOO_LARGE: "the request's head has more than {0.most} bytes",
     Code.TOO_MANY_HEADERS: "the request has more than {0.most} header fields",
     Code.HEAD_TIMEOUT: "the request's head was not complete in time",
-    Code.BODY_TIMEOUT: "the request's body stopped for too long",
+    Code.BODY_TIMEOUT: "no byte of the request's body arrived for too long",
     Code.TUNNEL_TIMEOUT: "the tunnel was idle for too long",
     Code.CONNECTION_TIMEOUT: "the connection lasted longer than {0.most} s",
     Code.INVALID_DESTINATION: "{0.detail}",
     Code.NOT_HTTP: "the bytes are not an HTTP request",
     Code.MALFORMED_REQUEST: _MALFORMED + "{0.detail}",
-    Code.INCOMPLETE_HEAD: "the connection ended within the request's head",
+    Code.INCOMPLETE_HEAD: "the connection ended inside the request's head",
     Code.NO_DESTINATION: _MALFORMED + "neither the target nor a Host header names a destination",
     Code.NESTED_CONNECT: _MALFORMED + "CONNECT inside a tunnel",
     Code.SCHEME_NOT_HTTP: "the scheme of the target is not http",
-    Code.SENT_AHEAD: "more than {0.most} bytes were sent ahead of a response",
-    Code.HTTPS_WITHOUT_CONNECT: "https goes through CONNECT, not in absolute form",
+    Code.SENT_AHEAD: "the client sent more than {0.most} bytes before the previous response ended",
+    Code.HTTPS_WITHOUT_CONNECT: "an https URL needs CONNECT, not a request in absolute form",
     Code.OTHER_HOST_IN_TUNNEL: "inside a tunnel to {0.other}, a request names another host",
     Code.HOST_HEADER_REPEATED: "more than one Host header",
     Code.HOST_HEADER_MISSING: "no Host header",
     Code.HOST_HEADER_INVALID: "the Host header is not a host name",
     Code.HOST_HEADER_MISMATCH: "the Host header names {0.other}, not {0.destination}",
-    Code.OVERRIDE_HEADER: "the request has a field {0.detail}: {0.rule} limits methods and paths, and the origin could "
-    "take others",
+    Code.OVERRIDE_HEADER: "the request has a field {0.detail}: {0.rule} limits methods and paths, and the field could "
+    "change them at the origin",
     Code.TLS_ON_LISTENER: "TLS on the listener, which accepts plain HTTP only: use an http:// proxy URL",
     Code.NOT_TLS: "the bytes after CONNECT are neither TLS nor HTTP",
     Code.CLIENT_HELLO_UNREADABLE: "the TLS ClientHello cannot be parsed",
-    Code.TLS_UNUSABLE: "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used",
-    Code.SNI_MISMATCH: "the name in TLS is not the one that CONNECT named",
+    Code.TLS_UNUSABLE: "the TLS handshake failed: the client offers no usable version or cipher, or sent malformed "
+    "bytes",
+    Code.SNI_MISMATCH: "the server name in TLS is not the host that CONNECT named",
     Code.WEBSOCKET_NOT_RECORDED: "a request to upgrade to WebSocket that is not the handshake of RFC 6455 (GET "
     "without a body, HTTP/1.1, version 13): its messages could not be recorded",
     Code.MALFORMED_RESPONSE: "protocol error in the server's response: {0.detail}",

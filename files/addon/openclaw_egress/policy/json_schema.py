@@ -163,7 +163,7 @@ _CLASS: dict[str, Schema] = {
     "action": {
         "enum": list(ACTIONS),
         "description": (
-            "open: every name is allowed, on every port. enforce: only what allow names is allowed. "
+            "open: every name is allowed, on every port. enforce: only the destinations in allow are allowed. "
             "report: like enforce, but a denial is only recorded and the traffic passes."
         ),
     },
@@ -182,7 +182,7 @@ _CLASS: dict[str, Schema] = {
     "limits": _object(
         list(LIMITS),
         {name: _limit(name, text) for name, text in _LIMITS.items()},
-        "Limits on what the class may use of the proxy, so that the class cannot starve other classes.",
+        "Limits on the class's use of the proxy, so that the class cannot starve other classes.",
     ),
     "log_tunnels": {
         "type": "boolean",
@@ -197,7 +197,7 @@ _CLASS: dict[str, Schema] = {
     },
 }
 
-_PLAIN = "The exception then permits only plain HTTP, not CONNECT, because a tunnel hides it. Not for port 443."
+_PLAIN = "The exception then permits only plain HTTP, not CONNECT, and not port 443: a tunnel would hide it."
 
 _RULE: dict[str, Schema] = {
     "host": _ref("host"),

@@ -56,8 +56,8 @@ def answer_warnings(node: Node, classes: Mapping[str, ClassPolicy]) -> Iterator[
 def _cover(rule: Rule, rules: Rules, *, same_list: bool = False) -> Rule | None:
     """Return a rule in ``rules`` that matches every request that ``rule`` matches, or None.
 
-    If ``same_list`` is True, ``rules`` contains ``rule`` itself. Then skip later rules for the same host, so that of
-    two equal rules only the later one is reported. The search stops after a fixed number of rules, so it can miss one.
+    If ``same_list`` is True, ``rules`` contains ``rule`` itself. Rules after it for the same host are then skipped: of
+    two equal rules, only the later one is reported. The search stops after a fixed number of rules, so it can miss one.
     """
     if rule.network is not None:
         found: Iterator[Rule] = (other for other in rules.networks[:500] if _within(rule.network, other.network))

@@ -19,7 +19,7 @@ FRESH_SECONDS = 30.0
 
 
 class Through(Protocol):
-    """A route through the upstream proxy: `upstream_proxy.Route`."""
+    """Interface of a route through the upstream proxy. `upstream_proxy.Route` implements it."""
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The operator's upstream proxy: connections that the policy allows go on through it, with CONNECT.
+"""The operator's upstream proxy. The proxy opens allowed connections through it, with CONNECT.
 
 The proxy sends CONNECT below mitmproxy, while a connection opens: `resolver.install` calls `Route.connect` instead of
 connecting to the destination. The layers above see a connection to the destination. Grants, TLS, the recorder and the
@@ -97,7 +97,7 @@ class NoProxy:
             self._names.add(name)
 
     def names(self, host: str) -> bool:
-        """Return whether an entry names the host, or a name above it."""
+        """Return whether an entry is the host, or one of its parent domains."""
         return host in self._names or any(host.endswith(suffix) for suffix in self._suffixes)
 
     def contains(self, addresses: tuple[Address, ...]) -> bool:
@@ -108,7 +108,7 @@ class NoProxy:
 class UpstreamProxy:
     """The upstream proxy of the settings.
 
-    The constructor reads the file with the credentials, to fail at the start.
+    The constructor reads the file with the credentials, so that an invalid file prevents the start of the proxy.
 
     Raises:
         SettingsError: the credentials cannot be read, or an entry of ``no_proxy`` is invalid.
@@ -137,10 +137,10 @@ class UpstreamProxy:
 
     @classmethod
     def of(cls, settings: Settings, trusted_ca: Path) -> UpstreamProxy | None:
-        """Return the upstream proxy of the settings, or None if they name none.
+        """Return the upstream proxy of the settings, or None if none is set.
 
         Raises:
-            SettingsError: as the constructor.
+            SettingsError: see the class.
         """
         return cls(settings, settings.upstream_proxy, trusted_ca) if settings.upstream_proxy is not None else None
 
@@ -154,7 +154,7 @@ class UpstreamProxy:
         return self._direct.contains(tuple(map(ipaddress.ip_address, addresses)))
 
     def is_named_by(self, destination: Destination, addresses: Iterable[str]) -> bool:
-        """Return whether the destination's name or one of its addresses is the upstream proxy's. Ignore the port."""
+        """Return whether the destination has the name or an address of the upstream proxy. Ignore the port."""
         return destination.host == self._host or any(address in self._known for address in addresses)
 
     async def refresh(self) -> None:
@@ -176,8 +176,8 @@ class UpstreamProxy:
     def route(self, destination: Destination, fixed: Address | None = None) -> Route:
         """Return the route to a destination through the upstream proxy.
 
-        With ``fixed``, the address of the name in the policy's ``resolve``, CONNECT names this address. Otherwise it
-        names the destination as the client did, because an upstream proxy often filters by name.
+        If the policy has a fixed address for the name (``resolve``), pass it as ``fixed``: CONNECT then names the
+        address. Otherwise, CONNECT names the same host as the client, because many upstream proxies filter by name.
         """
         host = destination.host if fixed is None else str(fixed)
         return Route(self, f"[{host}]:{destination.port}" if ":" in host else f"{host}:{destination.port}", self._known)
@@ -218,7 +218,7 @@ class UpstreamProxy:
         error: OSError = OSError("it has no address")
         for address in addresses:
             try:
-                # Share the time between the addresses, so that one that drops packets does not take all of it.
+                # Divide the timeout among the addresses, so that an address that drops packets does not use all of it.
                 async with asyncio.timeout(DIAL_SECONDS / len(addresses)):
                     with without_grant():
                         _, tunnel = await loop.create_connection(
@@ -244,15 +244,15 @@ class UpstreamProxy:
         if status == LOGIN_REQUIRED:
             given = "the credentials" if self._auth_file is not None else "no credentials"
             return self._failed(Code.UPSTREAM_PROXY_LOGIN, f"it responded with 407 to {given}", target)
-        # Use the standard phrase: the phrase in the response is foreign text.
+        # Use the standard phrase, because the phrase in the response is untrusted text.
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
         return self._of_destination(Code.UPSTREAM_PROXY_REFUSED, f"{status} {phrase}".strip(), target)
 
     def _of_destination(self, code: Code, detail: str, target: str) -> UpstreamProxyError:
-        """Return an error that may concern this destination only.
+        """Return an error that may concern only this destination.
 
-        It is not a problem of the upstream proxy for ``/readyz``: otherwise a client could make the proxy unready by
-        its choice of a destination.
+        ``/readyz`` does not report the error as a problem of the upstream proxy. Otherwise, a client could make the
+        proxy unready by requesting such a destination.
         """
         return UpstreamProxyError(code, self.url, detail, target)
 
@@ -262,7 +262,10 @@ class UpstreamProxy:
         return error
 
     def _authorization(self) -> bytes:
-        """Return the value of Proxy-Authorization, or nothing. Read the file each time, so that a new one applies."""
+        """Return the value of Proxy-Authorization; empty without credentials.
+
+        Read the file for each connection, so that changed credentials apply without a restart.
+        """
         if self._auth_file is None:
             return b""
         name = "EGRESS_UPSTREAM_PROXY_AUTH_FILE"
@@ -288,7 +291,7 @@ class UpstreamProxy:
         }
 
     def close(self) -> None:
-        """Stop the look-ups of the upstream proxy's name."""
+        """Stop resolving the upstream proxy's name."""
         self._resolver.close()
 
 
@@ -329,7 +332,8 @@ class Route:
         except UpstreamProxyError as error:
             self.failure = error
             raise
-        # Yield once. mitmproxy runs this task eagerly and registers it at its first await. A ready tunnel needs none.
+        # Await once: mitmproxy starts this task eagerly and registers it only at its first await. If the tunnel is
+        # already open, the code above has not awaited anything.
         await asyncio.sleep(0)
         protocol = protocol_factory()
         return tunnel.hand_over(protocol), protocol
@@ -342,7 +346,7 @@ class Route:
 
 
 class Tunnel(asyncio.Protocol):
-    """The protocol of a connection to the upstream proxy, until `hand_over` gives its transport to another protocol."""
+    """The protocol of a connection to the upstream proxy, until `hand_over` passes the transport to another one."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -351,7 +355,7 @@ class Tunnel(asyncio.Protocol):
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -379,11 +383,11 @@ class Tunnel(asyncio.Protocol):
             raise _MalformedError(f"the head of its response has more than {HEAD_BYTES} bytes")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end of the connection. Without a response, `request` raises an error."""
+        """Record that the connection has ended. If no response has arrived, `request` then raises an error."""
         self.closed = True
         if not self._status.done():
             self._status.set_exception(_MalformedError("it closed the connection without a response to CONNECT"))
-            # Mark the exception as retrieved: nobody awaits it if the connection ends before `request`.
+            # Mark the exception as retrieved, because no code awaits it if the connection ends before `request`.
             self._status.exception()
 
     async def request(self, target: str, authorization: bytes) -> int:
@@ -395,14 +399,14 @@ class Tunnel(asyncio.Protocol):
         return await self._status
 
     def hand_over(self, protocol: asyncio.Protocol) -> Any:
-        """Give the connection to ``protocol``, with the bytes that follow the response to CONNECT.
+        """Pass the connection to ``protocol``, with the received bytes that follow the response to CONNECT.
 
         Return the transport.
         """
         transport = self._transport
         if transport.get_extra_info("sslcontext") is not None:
-            # TLS has no half-closed connections here: asyncio's transport raises an error. Close the whole connection,
-            # or an idle tunnel would stay open after its client has gone.
+            # asyncio's TLS transport cannot close only one direction and raises an error. Close the whole connection
+            # instead; otherwise an idle tunnel would stay open after its client has left.
             transport.write_eof = transport.close
         transport.set_protocol(protocol)
         protocol.connection_made(transport)

@@ -267,7 +267,7 @@ class BodyCapture:
         return masked
 
     def _kept(self) -> tuple[bytes, bytes, int]:
-        """Return the head, the tail and the number of bytes left out between them."""
+        """Return the head, the tail, and the number of bytes between them that are left out."""
         if self._recorded <= self._limit:
             return bytes(self._head[: self._limit]), b"", 0
         tail = self._end()

@@ -448,14 +448,15 @@ def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
 
 
 def _put_aside(path: Path) -> Path:
-    """Give the spool a second name, and return that name. The first name stays until the restored spool replaces it.
+    """Create a second hard link to the spool's file, and return its path. Delete the WAL.
 
-    No WAL must remain next to the restored file, because SQLite would write the WAL's pages into that file.
+    The first link stays until the restored spool replaces it. No WAL must remain next to the restored file, because
+    SQLite would write the WAL's pages into that file.
     """
     aside = path.with_name(f"{path.name}.replaced-{datetime.now():%Y%m%dT%H%M%S.%f}")
     log, log_aside = Path(f"{path}-wal"), Path(f"{aside}-wal")
     if log.exists():
-        # Give the WAL a second name before SQLite opens the file, because it deletes the WAL of a damaged file.
+        # Create a hard link to the WAL before SQLite opens the file, because SQLite deletes the WAL of a damaged file.
         os.link(log, log_aside, follow_symlinks=False)
     try:
         with contextlib.closing(connect(path)) as db:
@@ -475,7 +476,7 @@ def _put_aside(path: Path) -> Path:
 
 
 def _own(file: Path, model: Path) -> None:
-    """If root runs the command, give the file to the owner of the directory, so that the proxy's user can use it."""
+    """If root runs the command, give the file the owner of ``model``, so that the proxy's user can use the file."""
     if os.geteuid() == 0:
         owner = model.stat()
         os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -2,7 +2,7 @@
 
 Lines of exchanges, tunnels and denials can be deleted. The lines of the proxy's own events stay, because they prove the
 chain. The ledger keeps the time and the hash of each deleted line. A tombstone is a line of event
-``openclaw.egress.spool`` with the outcome ``deleted``. It lists the lines, gives the operator and the reason, and is
+``openclaw.egress.spool`` with the outcome ``deleted``. It lists the lines, names the operator and the reason, and is
 signed like a checkpoint. The table ``meta`` keeps a copy (key ``deleted_SEQ``), so that retention cannot delete the
 proof.
 """

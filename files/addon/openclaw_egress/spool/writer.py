@@ -390,6 +390,6 @@ class Spool:
 
 
 def _never_left(head: str) -> bool:
-    """Return whether no byte of a request was sent: it was to be sent only after the journal had all of its body."""
+    """Return whether the exchange's request was held and is incomplete: then no byte of it was sent upstream."""
     known = json.loads(head)
     return bool(known.get("request_held")) and not known.get("request_complete")

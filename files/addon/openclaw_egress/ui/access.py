@@ -12,7 +12,8 @@ machine and every page in the operator's browser can reach that address. Four ru
    the operator's own machine receives the cookie if the operator opens a page of that server on loopback.
 2. **The Host header** must name loopback. The page thus refuses a hostname that an attacker points at loopback (DNS
    rebinding).
-3. **Fetch metadata.** A browser states the origin of a request. A request from another site or port gets no record.
+3. **Fetch metadata.** A browser states the origin of a request. The page sends no record in response to a request from
+   another site or port.
 4. **The Content Security Policy** (`HEADERS`) permits only the page's own scripts and styles, from files, and no
    request to another server. A script in a record therefore cannot run, even if the escaping fails.
 """

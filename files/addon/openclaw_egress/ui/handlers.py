@@ -203,7 +203,7 @@ class Session(Record):
 
 
 class Denials(Handler):
-    """Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
+    """The denials in a period, in groups with the rules that would allow them, and each class's allowed traffic."""
 
     async def get(self) -> None:
         """Show the groups of denials."""
