@@ -163,7 +163,10 @@ def all_sent(spool: Spool) -> bool:
 
 
 def audit(store: str) -> list[tuple[str, int]]:
-    """Return the findings of `egress audit` over a destination; a destination without lines misses them all."""
+    """Return the findings of `egress audit` over a destination.
+
+    If it has no lines, the findings report all of them as missing.
+    """
     result = CliRunner().invoke(app, ["audit", "--json", "--store", store])
     assert result.exit_code in (0, 1), result.output
     report = json.loads(result.stdout)["reports"][1]

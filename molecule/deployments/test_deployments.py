@@ -41,7 +41,7 @@ class Kind:
     name: str
     container: str
     variables: dict[str, Any]
-    # How the gateway gets the bootstrap.
+    # The way in which the gateway loads the bootstrap.
     bootstrap: str
     # The compose files that the operator names; none if they have default names.
     files: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ def flat(value: Any, path: str = "") -> dict[str, str]:
 
 
 def described(kind: Kind) -> dict[str, Any]:
-    """Return the settings of the gateway's container, and what belongs to its project, in named parts."""
+    """Return the settings of the gateway's container and of its project, in groups with names."""
     found = json.loads(on("vps1", "docker", "inspect", kind.container))[0]
     config = found["Config"]
     labels = {name.removeprefix("com.docker.compose.project."): value for name, value in config["Labels"].items()}
@@ -157,7 +157,7 @@ def lost(kind: Kind, before: dict[str, Any], after: dict[str, Any]) -> list[str]
 
 
 def play(playbook: str, hosts: str, kind: Kind) -> float:
-    """Run a playbook in the lab, and return its seconds. If it fails, raise an error with its output."""
+    """Run a playbook in the lab, and return its duration in seconds. If it fails, raise an error with its output."""
     began = time.monotonic()
     variables = json.dumps({"openclaw_egress_compose_dir": kind.directory, **kind.variables})
     words = ("ansible-playbook", "-i", "molecule/lab/inventory", "--limit", hosts, "-e", variables)
@@ -244,7 +244,7 @@ def records(name: str) -> dict[str, tuple[str, int]]:
 
 @dataclasses.dataclass
 class Deployed:
-    """What the fixture saw of a project."""
+    """The results that the fixture `deployed` collected for one project."""
 
     kind: Kind
     before: dict[str, Any]

@@ -1,7 +1,7 @@
-"""`make chaos`: floods and faults against the real proxy on loopback; THEMES="crash store" runs only these two themes.
+"""`make chaos`: expose the real proxy on loopback to floods and faults.
 
-Prints one line per result and writes build/chaos.json. Exits with 1 if a goal is missed. The duration of each theme is
-limited.
+Each theme is a module of this folder; THEMES="crash store" runs only these two. The program prints one line per result,
+writes build/chaos.json, and exits with 1 if a goal is missed. The duration of each theme is limited.
 """
 
 from __future__ import annotations

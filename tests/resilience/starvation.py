@@ -35,7 +35,7 @@ processing, 320 KiB queued. The container has 512 MB by default, and the proxy i
 
 
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
-    """Run each flood in turn against one proxy. Compare the proxy with a second one without a flood."""
+    """Run each flood in turn against one proxy. Compare its calls with those through a second proxy without a flood."""
     sink = free_ports(1)[0]
     with made.proxy("flooded", [sink]) as proxy, made.proxy("not-flooded") as control:
         warm(proxy, control)

@@ -1,6 +1,6 @@
 """Evidence of requests and packets that arrived at hosts outside the proxy.
 
-It is independent of the client's report.
+It does not depend on the client's report.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Place:
 
 
 def _engine(*words: str) -> str:
-    """Run a `docker` command against the gateway's own Docker engine. Return its output."""
+    """Run a `docker` command against the gateway's own Docker engine, and return its output."""
     return in_gateway("docker", *words).strip()
 
 

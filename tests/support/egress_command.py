@@ -1,4 +1,7 @@
-"""Function that runs the `egress` command in the test's own process. A new one is slower, because of its imports."""
+"""Function that runs the `egress` command in the test's own process.
+
+A new process would be slower because of its imports.
+"""
 
 import io
 import os

@@ -63,7 +63,7 @@ def _web_token(source: random.Random) -> str:
 
 
 def secrets(number: int, seed: int = 0) -> list[tuple[str, str]]:
-    """Return ``number`` pairs of a masking rule's name and a secret. Use all single-line formats in turn."""
+    """Return ``number`` pairs of a masking rule's name and a secret. Use all single-line formats in rotation."""
     source = random.Random(seed)
     found = []
     for at in range(number):

@@ -158,7 +158,7 @@ def request(chance: random.Random, values: Values, class_name: str) -> Asked:
         port = f":{chance.choice(values.ports) if chance.random() < 0.9 else chance.choice(ODD_PORTS)}"
     path, method = chance.choice(PATHS), chance.choice(METHODS)
     if not scheme and port == ":":
-        port = ""  # Before a path such as `//x`, `host:` would look like a scheme.
+        port = ""  # Otherwise, `host:` before a path such as `//x` would look like the scheme of a URL.
     url = f"{scheme}://{host}{port}{path}" if scheme else f"{host}{port}{path}"
     return as_sent(class_name, url, method, scheme.lower() or "https", host, port, path)
 

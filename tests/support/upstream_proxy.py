@@ -1,4 +1,4 @@
-"""A CONNECT proxy on loopback, as a corporate network has it: a test double for the upstream proxy."""
+"""A test double for the upstream proxy: a CONNECT proxy on loopback, like that of a corporate network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Self
 
 @dataclass
 class ConnectProxy:
-    """A CONNECT proxy with its own look-up, in a thread. It keeps each request head.
+    """A CONNECT proxy that runs in a thread and resolves names with its own table. It stores the head of each request.
 
     Args:
         hosts: addresses of the names that it knows. It responds with 502 to other names.

@@ -338,7 +338,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # Backdate the certificate, so that it is valid at once on hosts whose clocks are behind.
+        # Backdate the certificate, so that hosts whose clocks are slow accept it immediately.
         .not_valid_before(now - datetime.timedelta(hours=48))
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)

@@ -182,7 +182,7 @@ def test_every_code_and_a_fixed_part_of_its_reason_are_in_the_table_of_codes(cod
     quoted = re.search(rf"`{code}` \(`([^`]+)`", table)
     if fixed:
         assert quoted, f"write a fixed part of the reason after the code: {fixed}"
-        # A quoted reason has CLASS in place of the name of the class.
+        # In a quoted reason, CLASS stands for the name of the class.
         sentence = codes.reason(code, Evidence(class_name="CLASS"))
         assert quoted[1] in sentence or quoted[1] in codes.summary(1), sentence
 

@@ -50,7 +50,7 @@ def blocking_spool(directory, providers: LLMProviders, loki: FakeLoki) -> Iterat
 
 
 def wait_until(holds: Callable[[], object], proxy: RunningProxy, seconds: float = 60) -> None:
-    """Wait for a condition. The timeout is long, because other processes may load the machine."""
+    """Wait for a condition. The timeout is long, because other processes can slow the machine down."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, (proxy.ask("/readyz"), proxy.log[-3000:])

@@ -211,7 +211,10 @@ class _Server(ThreadingHTTPServer):
 
 
 class Upstream:
-    """An upstream server with a TLS and a plain listener. It checks that the spool contains each complete request."""
+    """An upstream server with a TLS listener and a plain listener.
+
+    It checks that the spool contains each complete request.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.ca_file, cert, key = make_certificates(directory / "upstream", (INSPECTED, TUNNELLED, RAW))
@@ -259,7 +262,7 @@ class Upstream:
         return self._connections
 
     def arrived(self, host: str, path: str, body: bytes) -> None:
-        """Store a complete request. Add it to `unrecorded` if the spool does not contain it yet."""
+        """Store a complete request that arrived. If the spool does not contain it yet, add it to `unrecorded`."""
         self.requests.append((host, path))
         if host == INSPECTED and not self._recorded(path, body):
             self.unrecorded.append(path)

@@ -238,7 +238,7 @@ def test_readiness_and_health_fail_seven_days_before_expiry(aging, days, ok, war
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
-    """Use a CA that the proxy itself creates. In the next test, root creates the CA."""
+    """Use a CA that the proxy itself creates. The next test uses a CA that root creates."""
     with lean:
         before = lean.ask("/readyz")["policy"]
         text = lean.policy_file.read_text()

@@ -72,7 +72,7 @@ def memory(proxy):
 
 
 def is_given_back(proxy):
-    """Wait until no class holds memory, because connections take a moment to end. Return False at the timeout."""
+    """Wait until no class holds memory, because connections need a moment to end. Return False at the timeout."""
     end = time.monotonic() + 60
     while memory(proxy)["used_bytes"]:
         if time.monotonic() > end:

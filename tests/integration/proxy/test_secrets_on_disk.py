@@ -162,7 +162,7 @@ def forms_of(secret: bytes) -> list[bytes]:
 
 
 def recovered(proxy: RunningProxy, call: Call, origin: Origin) -> dict[str, Any]:
-    """Start the killed proxy again. Return the record of its only exchange, which the kill interrupted."""
+    """Restart the killed proxy. Return the record of its only exchange, which the kill interrupted."""
     call.close()
     origin.go_on.set()
     proxy.start()

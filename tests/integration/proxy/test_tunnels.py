@@ -1,4 +1,4 @@
-"""Tests of ``log_tunnels``: each tunnel has one record, and each refusal has the status that the client received."""
+"""Tests of ``log_tunnels``: each tunnel has one record. The record of a refusal has the status that the client got."""
 
 import json
 import time

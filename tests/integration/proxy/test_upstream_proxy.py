@@ -1,4 +1,4 @@
-"""Tests of the upstream proxy: what the policy allows goes on through it, and nothing else does."""
+"""Tests of the upstream proxy: the proxy opens allowed connections through it, and sends nothing else to it."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ HOSTS = {**dict.fromkeys((*PROVIDERS, *SITES), "127.0.0.1"), "direct.example.com
 
 
 def make(directory, corp, provider_ports, ca, kind="lean", policy=lambda text: text, **environment):
-    """Return a proxy behind ``corp``, which alone knows the names of the destinations."""
+    """Return a proxy with the upstream proxy ``corp``. Only ``corp`` can resolve the names of the destinations."""
     (login := directory / "login").write_text(LOGIN + "\n")
     settings = {
         "EGRESS_UPSTREAM_PROXY": corp.url,
@@ -280,7 +280,7 @@ def test_name_that_resolves_here_to_a_private_address_is_refused(behind, corp, p
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, "www.example.com:443")) == 403
     assert corp.heads == []
-    # CONNECT names the address that the policy fixes.
+    # CONNECT to the upstream proxy must name the fixed address from the policy.
     with proxy.client(ca=providers.ca_file) as http:
         assert http.get(proxy.url("packages.example.com", "/")).status_code == 200
     assert corp.targets == [f"127.0.0.1:{providers.port}"]
@@ -315,7 +315,7 @@ def test_failure_of_the_upstream_proxy_is_one_record_and_a_clear_response(behind
             corp.stop()
         proxy = behind(corp)
         place = f"127.0.0.1:{corp.port}"
-        # A tunnel: the client's CONNECT is refused.
+        # Send CONNECT to a host that is not inspected. The proxy must respond with 502.
         with connected(proxy.ports["browser"]) as sock:
             sock.sendall(f"CONNECT www.example.com:{providers.port} HTTP/1.1\r\nHost: www.example.com\r\n\r\n".encode())
             answer = read_head(sock)
@@ -323,13 +323,13 @@ def test_failure_of_the_upstream_proxy_is_one_record_and_a_clear_response(behind
             assert place in sock.recv(4096).decode()
         (row,) = proxy.denials()
         assert (row.code, row.rule, row.status) == (code, "upstream-proxy", 502)
-        # An inspected request: its exchange is recorded with the code.
+        # Send a request to an inspected host. The record of its exchange must have the code of the failure.
         with proxy.client() as http:
             answer = http.get(proxy.url("api.openai.com", "/v1/models"))
         assert answer.status_code == 502 and place in answer.text
         (exchange,) = proxy.exchanges()
         assert (exchange.outcome, exchange.error_type) == ("upstream_error", code)
-        # Plain HTTP.
+        # Send a plain HTTP request.
         with proxy.client("browser") as http:
             answer = http.get(f"http://www.example.com:{providers.http_port}/")
         assert answer.status_code == 502 and place in answer.text
@@ -337,7 +337,7 @@ def test_failure_of_the_upstream_proxy_is_one_record_and_a_clear_response(behind
         assert proxy.denials()[1].code == code
         ready = proxy.ask("/readyz")
         assert ready["upstream_proxy"]["url"] == corp.url
-        # A failure after CONNECT may concern this destination only.
+        # /readyz must not report a failure that may concern only this destination.
         of_destination = code in ("upstream_proxy_refused", "upstream_proxy_protocol")
         assert bool(ready["upstream_proxy"]["problem"]) is not of_destination
         assert ready["ok"] is of_destination
@@ -369,7 +369,7 @@ def test_upstream_proxy_with_tls_is_verified(behind, providers, tmp_path, tmp_pa
             assert http.get(proxy.url("www.example.com", "/")).status_code == 200
         with proxy.client() as http:
             assert http.get(proxy.url("api.openai.com", "/v1/models")).status_code == 401
-        # A client that closes only its side ends the tunnel; nothing stays open.
+        # Close only the client's sending direction. The proxy must then close the tunnel.
         with connected(proxy.ports["browser"]) as sock:
             assert status_of(connect(sock, f"www.example.com:{providers.port}")) == 200
             inside = tls(sock, "www.example.com", providers.ca_file)

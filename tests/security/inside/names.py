@@ -42,7 +42,7 @@ def over_udp(server: str, port: int, data: bytes) -> str:
 
 
 def over_tcp(server: str, port: int, data: bytes) -> str:
-    """Send a DNS query over TCP. Return evidence: even a connection without a response counts."""
+    """Send a DNS query over TCP. Return evidence. An open connection without a response also counts as evidence."""
     with socket.create_connection((server, port), PATIENCE) as sock:
         sock.sendall(struct.pack("!H", len(data)) + data)
         return _answered(sock.recv(4096)[2:]) or "connected"

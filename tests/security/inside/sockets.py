@@ -89,7 +89,7 @@ def came(answer: bytes) -> bytes:
     """Return the response if it is not empty.
 
     Raises:
-        RuntimeError: no response arrived. It could arrive later and be mistaken for that to the next request.
+        RuntimeError: no response arrived. It could arrive later and be mistaken for the response to the next request.
     """
     if not answer:
         raise RuntimeError("no response to the first request")

@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         except RequestError as error:
             status, message = 400, str(error)
         if status == 204 and not loki.copied(body, kind, encoding):
-            status, message = 503, "the copy did not go through: push again"
+            status, message = 503, "the copy could not be forwarded: push again"
         records = sum(len(scope.records) for resource in resources for scope in resource.scopes)
         loki.note(status, message, records, body, self.headers)
         if fault and fault.answers:
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault.status or 200, partial_body(fault.partial_rejected), "application/x-protobuf")
         else:
             status = fault.status or 500
-            body = b"" if status == 204 else status_body(f"a fault is switched on: {status}")
+            body = b"" if status == 204 else status_body(f"an injected fault is active: {status}")
             self._answer(status, body, BINARY, **fault.headers)
         return True
 

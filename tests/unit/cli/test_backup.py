@@ -401,7 +401,7 @@ def test_unreadable_file_names_the_permission(path, tmp_path):
 
 
 def forge_tombstone(path: Path, key: Signer, seq: int, lines: str) -> None:
-    """Delete lines, and store a tombstone that claims to be line ``seq`` and is signed with ``key``."""
+    """Delete lines. Store a forged tombstone that claims to be line ``seq`` and is signed with ``key``."""
     last = int(lines.rpartition("-")[2])
     with SpoolReader(path) as reader:
         digest = (reader.digest(last) or b"").hex()

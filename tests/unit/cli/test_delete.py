@@ -241,7 +241,7 @@ def test_tombstone_without_a_valid_signature_explains_nothing(path, loki):
 
 
 def test_tombstone_of_another_chain_of_the_same_key_explains_nothing(path):
-    """Expect the audit to reject a tombstone that was signed with the same key, but for lines of another chain.
+    """Expect the audit to reject a tombstone for lines of another chain, although the same key signed both chains.
 
     Two chains have the same key if the key file was copied, for example from a backup of the directory.
     """

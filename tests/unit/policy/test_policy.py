@@ -775,7 +775,7 @@ def refusal_of(data: bytes, llm_hosts: tuple[str, ...] | None = None) -> str:
 @pytest.mark.wording
 def test_inspect_that_differs_from_the_environment_is_an_error() -> None:
     assert refusal_of(EXAMPLE.encode(), ("api.openai.com", "llm.example")) == (
-        "policy.yml:2: inspect: PROXY_LLM_HOSTS names different hosts (api.openai.com, llm.example); "
+        "policy.yml:2: inspect: PROXY_LLM_HOSTS has other hosts than `inspect` (api.openai.com, llm.example); "
         "remove `inspect` or PROXY_LLM_HOSTS, or make them equal"
     )
 

@@ -75,7 +75,7 @@ def test_connection_attempt_times_out(monkeypatch):
     ],
 )
 def test_only_a_name_without_addresses_is_absent(monkeypatch, error, absent):
-    """Expect that an outage of the resolver is no proof that a name does not exist."""
+    """Expect that a failure of the resolver does not count as proof that a name does not exist."""
 
     def fail(*_args, **_options):
         raise error

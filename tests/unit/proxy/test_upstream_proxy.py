@@ -131,7 +131,7 @@ def test_invalid_credentials_are_refused_and_not_shown(tmp_path, text):
 
 @pytest.mark.parametrize("response", [b"", b"not HTTP\r\n\r\n", b"HTTP/1.1 502 Bad Gateway\r\n\r\n"])
 def test_failure_after_connect_is_no_problem_of_the_upstream_proxy(tmp_path, response):
-    """Expect that a client cannot make the proxy unready by its choice of a destination."""
+    """Expect `/readyz` to ignore the failure, because it may concern only this destination."""
     with ConnectProxy(response=response) as corp:
         proxy = upstream(tmp_path, corp.url)
         with pytest.raises(UpstreamProxyError):

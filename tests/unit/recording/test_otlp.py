@@ -66,7 +66,7 @@ def test_a_record_holds_line_time_severity_event_name_and_attributes():
     ],
 )
 def test_a_record_equals_that_of_the_sdks_encoder(changes):
-    """Compare the bytes with the output of the SDK's encoder. The test thus detects changes in new SDK releases."""
+    """Compare the bytes with the output of the SDK's encoder, so that the test detects changes in new SDK releases."""
     given = line(**changes)
     context = Context()
     if given.trace_id:

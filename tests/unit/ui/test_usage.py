@@ -94,7 +94,10 @@ def test_page_says_how_many_days_it_leaves_out(reader, monkeypatch):
 
 
 def test_each_search_reads_a_range_of_numbers_and_no_whole_table(reader):
-    """Check the query plan. No index contains duration or cost, so only a range of primary keys limits the work."""
+    """Check the query plan.
+
+    No index contains duration or cost, so the search must limit its work by a range of primary keys.
+    """
     statements: list[str] = []
     connection = reader.connections.get()
     connection.set_trace_callback(statements.append)

@@ -20,7 +20,7 @@ def health_url() -> str:
 
 
 def fetch(path: str) -> bytes | None:
-    """Return the body of the health server's response, whatever its status code; None if no server responds."""
+    """Return the body of the health server's response with any status code; None if no server responds."""
     # Ignore the proxy variables of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -36,7 +36,7 @@ def fetch(path: str) -> bytes | None:
 
 
 def ask(path: str) -> dict[str, Any] | None:
-    """Return the running proxy's health report, whatever the status code; None if no proxy sends a report."""
+    """Return the running proxy's health report, with any status code; None if no proxy sends a report."""
     body = fetch(path)
     try:
         found = json.loads(body) if body is not None else None

@@ -260,7 +260,8 @@ def suggest(
 def schema() -> None:
     """Print the JSON Schema of policies, for editors.
 
-    Save it beside the policy, and begin the policy with `# yaml-language-server: $schema=policy.schema.json`.
+    Save the schema in the directory of the policy. Begin the policy with
+    `# yaml-language-server: $schema=policy.schema.json`.
     """
     typer.echo(schema_text(), nl=False)
 

@@ -49,7 +49,7 @@ MAX_PUSH_BYTES = 2_000_000
 """Maximum size of a push in bytes (sum of `StoredRecord.size`). Loki's defaults: 4 MiB per message, 4 MB/s."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
-"""Lowest push limit. A push always holds at least one line, so with this limit lines are sent one at a time."""
+"""Lowest push limit. A push always contains at least one line, so with this limit lines are sent one at a time."""
 GROWTH = 8
 """After each accepted push of at least half the push limit, the limit grows by 1/GROWTH."""
 FIRST_PAUSE_SECONDS = 0.5

@@ -92,7 +92,7 @@ def response_turns(body: str) -> list[Turn]:
     found = [object_of(object_of(choice).get("message")) for choice in list_of(value.get("choices"))]
     found += [object_of(object_of(choice).get("content")) for choice in list_of(value.get("candidates"))]
     found.append(object_of(value.get("message")))
-    found.append(object_of(object_of(value.get("output")).get("message")))  # Bedrock's Converse
+    found.append(object_of(object_of(value.get("output")).get("message")))  # Bedrock's Converse has the message here.
     if isinstance(value.get("content"), list):
         found.append(value)
     if isinstance(value.get("text"), str):  # Version 1 of Cohere's API and transcripts have `text`.
@@ -184,7 +184,7 @@ def _content(content: object) -> Iterator[Part]:
         if content:
             yield Part(kind="text", text=content)
         return
-    if isinstance(content, dict):  # Gemini's systemInstruction
+    if isinstance(content, dict):  # Gemini's `systemInstruction` is an object.
         content = list_of(content.get("parts")) or [content]
     for part in list_of(content):
         if isinstance(part, dict):

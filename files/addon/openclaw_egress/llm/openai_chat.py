@@ -50,8 +50,8 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
         output_tokens=output,
         cache_read_input_tokens=first_count(
             prompt_details.get("cached_tokens"),
-            usage.get("prompt_cache_hit_tokens"),  # DeepSeek
-            usage.get("cached_tokens"),  # Moonshot AI, Together AI
+            usage.get("prompt_cache_hit_tokens"),  # the name in DeepSeek's API
+            usage.get("cached_tokens"),  # the name in the APIs of Moonshot AI and Together AI
         ),
         cache_write_input_tokens=count_of(prompt_details.get("cache_write_tokens")),
         reasoning_output_tokens=reasoning,
@@ -142,7 +142,7 @@ class _Assembler:
             for thought in map(object_of, list_of(piece.get("thinking"))):
                 self._parts.append((choice, "reasoning"), "reasoning", thought.get("text"))
         self._parts.append((choice, "refusal"), "refusal", delta.get("refusal"))
-        for _ in list_of(delta.get("images")):  # OpenRouter
+        for _ in list_of(delta.get("images")):  # OpenRouter sends images here.
             self._parts.open((choice, "image", self._images), "image")
             self._images += 1
         for place, item in enumerate(list_of(delta.get("tool_calls"))):

@@ -30,7 +30,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     usage = object_of(value.get("usage"))
     return ResponseFacts(
         model=text_of(value.get("model")),
-        id=text_of(value.get("id")),  # Mistral
+        id=text_of(value.get("id")),  # Only Mistral sends an ID.
         # Read the total, because Voyage AI reports nothing else. It equals the input: embeddings have no output tokens.
         usage=Usage(input_tokens=first_count(usage.get("prompt_tokens"), usage.get("total_tokens"))),
         billing=Billing(stated_cost=stated_cost(usage), no_output=True),
@@ -109,7 +109,7 @@ AUDIO = replace(
     path=re.compile(r"/audio/(?:speech|transcriptions|translations)/?$"),
     examples=("/v1/audio/speech", "/v1/audio/transcriptions"),
     members=frozenset({"text", "usage", "error", "message", "type", "code"}),
-    # The body does not tell whether the response is streamed: transcriptions send `stream` as a form field, and speech
+    # The body does not show whether the response is streamed: transcriptions send `stream` as a form field, and speech
     # uses `stream_format` instead.
     stream_default=None,
 )

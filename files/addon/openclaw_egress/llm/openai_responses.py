@@ -195,7 +195,7 @@ API = Api(
     whole=_whole,
     assembler=_Assembler,
     stream_default=False,
-    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI.
+    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI has the model in the path.
     other_paths=re.compile(
         r"/(?:responses|conversations|threads)/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
         r"|/v[12]/(?:conversations|threads|responses/compact)/?$"

@@ -97,9 +97,9 @@ class Unparsed(NamedTuple):
 
 
 ANY = "*"
-"""Host in denials that concern a whole class, such as a reached connection limit."""
+"""Value of the host in denials that concern a whole class, for example at its connection limit."""
 UNKNOWN = "?"
-"""Host in denials whose destination could not be read."""
+"""Value of the host in denials whose destination could not be read."""
 ANYWHERE, UNREADABLE = Unparsed(ANY), Unparsed(UNKNOWN)
 
 type Target = Destination | Unparsed

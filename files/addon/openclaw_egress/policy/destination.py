@@ -297,7 +297,7 @@ GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
     "localhost.localdomain": ("loopback (RFC 6761)", (IPv4Address("127.0.0.1"), IPv6Address("::1"))),
     "metadata.google.internal": ("cloud metadata (Google Cloud)", (IPv4Address("169.254.169.254"),)),
 }
-"""Names that stand for addresses that the guard refuses, each with the reason and these addresses.
+"""Names that always resolve to addresses that the guard refuses, each with the reason and these addresses.
 
 The address guard refuses the names without a look-up.
 """

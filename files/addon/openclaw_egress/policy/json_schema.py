@@ -2,7 +2,7 @@ r"""The JSON Schema of ``policy.yml`` (draft 2020-12), for completion and checks
 
 The schema accepts every policy that `loader.read_policy` accepts, and rejects most errors in a single value. Only
 `read_policy` finds errors that involve several values, such as one port in two classes, or methods of a host that is
-not inspected. ``policy.schema.json`` beside this file is the output of ``egress policy schema > policy.schema.json``.
+not inspected. ``policy.schema.json`` in this directory is the output of ``egress policy schema > policy.schema.json``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ type Schema = dict[str, object]
 _NAME = r"""(?!.*\.\.)[^\s*/:@%?#<>^|`{}"'\\\[\].][^\s*/:@%?#<>^|`{}"'\\\[\]]*"""
 _IPV6 = r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?"
 _ADDRESS = r"[0-9A-Fa-f.:]+(%[^/]+)?"
-_UNSEEN = "Only for inspected hosts: the proxy cannot see it for other hosts."
+_UNSEEN = "Valid only for inspected hosts, because the proxy cannot see it for other hosts."
 
 
 _EXAMPLES: dict[str, object] = {
@@ -168,16 +168,17 @@ _CLASS: dict[str, Schema] = {
         ),
     },
     "allow": _list(
-        {"anyOf": [_ref("host"), _ref("allowRule")]}, "Allowed destinations; a host alone means ports 80 and 443."
+        {"anyOf": [_ref("host"), _ref("allowRule")]},
+        "Allowed destinations. An entry that is only a host allows ports 80 and 443.",
     ),
     "deny": _list(
         {"anyOf": [_ref("host"), _ref("denyRule")]},
-        "Denied destinations, whatever allow says; a host alone means every port.",
+        "Denied destinations; deny takes precedence over allow. An entry that is only a host denies every port.",
     ),
     "addresses": _list(
         _ref("exception"),
-        "Exceptions to the address guard, for this class only: for names that resolve to such an address. An open "
-        "class may also request the address itself; another class only if allow names it.",
+        "Exceptions to the address guard for this class. They permit names that resolve to these addresses. An open "
+        "class may also request an address itself; in other classes, a rule in allow must name the address too.",
     ),
     "limits": _object(
         list(LIMITS),
@@ -208,7 +209,7 @@ _RULE: dict[str, Schema] = {
     "tls": {
         "type": "boolean",
         "default": True,
-        "description": "false: the client need not send TLS after CONNECT. Not for inspected hosts.",
+        "description": "false: the client may use a protocol other than TLS after CONNECT. Not for inspected hosts.",
     },
 }
 _EITHER = [{"required": ["host"]}, {"required": ["cidr"]}]

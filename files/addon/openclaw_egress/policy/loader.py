@@ -301,7 +301,7 @@ def _inspect(node: _Node | None, llm_hosts: Sequence[str] | None) -> tuple[str, 
     patterns = _patterns(node.items('inspect: ["api.anthropic.com"]'))
     if llm_hosts is not None and set(patterns) != set(_from_environment(llm_hosts)):
         node.fail(
-            f"PROXY_LLM_HOSTS names different hosts ({', '.join(llm_hosts)})",
+            f"PROXY_LLM_HOSTS has other hosts than `inspect` ({', '.join(llm_hosts)})",
             "remove `inspect` or PROXY_LLM_HOSTS, or make them equal",
         )
     return patterns

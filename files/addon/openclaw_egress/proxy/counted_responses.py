@@ -1,9 +1,10 @@
 """Background responses of OpenAI's Responses API whose usage is already counted.
 
-A client can retrieve a background response any number of times, and each copy repeats the usage. For each class, only
-the first record counts, so that totals, budgets and metrics include the usage once. Each class has a separate list.
-With a shared list, a class could retrieve another class's responses first and thus hide their usage. It could also fill
-the list with its own responses. The responses of other classes would then be dropped, and their usage counted again.
+A client can retrieve a background response any number of times, and each copy repeats the usage. For each class, the
+usage counts only in the first record, so that totals, budgets and metrics include it once. Each class has a separate
+list. With a shared list, a class could retrieve another class's responses first and thus hide their usage. It could
+also fill the list with its own responses. The responses of other classes would then be dropped, and their usage counted
+again.
 """
 
 from __future__ import annotations

@@ -87,9 +87,9 @@ class Exchange:
     opened: bool = False
     """Whether the exchange is in the journal."""
     failed: bool = False
-    """Whether a tap raised an exception, so that no further byte may pass."""
+    """Whether a stream callable raised an exception. If so, no further byte may pass."""
     withheld: bool = False
-    """Whether the bodies were deleted from the journal, because one of them holds credentials."""
+    """Whether the bodies were deleted from the journal, because one of them contains credentials."""
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
@@ -345,7 +345,7 @@ class Recorder:
     # ── WebSocket ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin_messages(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Start to record messages before the client learns that the WebSocket is open, so that none is missed."""
+        """Start to record messages before the client receives the handshake response, so that no message is missed."""
         capture, api = exchange.capture, api_of(flow.request.path)
         name = api.name if api is not None else None
         capture.upgraded(WebSocket(capture.id), None if name == RESPONSES else message_reader(capture.path))

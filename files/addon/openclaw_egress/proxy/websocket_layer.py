@@ -118,7 +118,7 @@ class WebSocketRelay(layer.Layer):
             yield from self._end(outcome, "protocol_error", websocket_frames.PROTOCOL_ERROR, passing.problem)
 
     def _end(self, outcome: str, error_type: str | None, code: int, reason: str) -> Commands:
-        """Record the connection as failed, tell the client the reason, and close both sides."""
+        """Record the connection as failed, send the reason to the client, and close both sides."""
         may_send = self._messages.may_send
         try:
             self._messages.end(outcome, error_type)

@@ -68,7 +68,7 @@ class DenialRate:
         return self._take(whole_class, SINGLY_PER_CLASS, now)
 
     def due(self, now: float, *, everything: bool = False) -> list[tuple[Key, int]]:
-        """Return the counts of ended windows, and forget them. With ``everything``, end all windows first."""
+        """Return the counts of ended windows, and forget them. If ``everything`` is True, end all windows first."""
         for key in [key for key, window in self._windows.items() if everything or now - window.since > WINDOW_SECONDS]:
             self._close(key)
         due, self._over = self._over, []

@@ -29,7 +29,7 @@ SHOWN_BODY = 100_000
 SHOWN_CONVERSATION = 400_000
 """Maximum number of characters of a conversation on the page. The oldest turns are omitted first."""
 PART_ROOM = 200
-"""Minimum number of characters to count for a part, because its frame takes space on the page too."""
+"""The limit counts at least this many characters for each part, because the frame of a part takes space on the page."""
 OPEN_BODY = 4_000
 """Maximum length of a body that the page shows expanded. A longer one is collapsed at first."""
 CURL_BODY = 20_000

@@ -91,7 +91,7 @@ class Live(Handler):
 
 
 class Events(Live):
-    """New records as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+    """Server-sent events with new records (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
     left = False
     """Whether the client has closed the connection."""

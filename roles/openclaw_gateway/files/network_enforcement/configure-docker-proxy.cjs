@@ -25,7 +25,7 @@ function complete(file, section, values) {
     fs.mkdirSync(path.dirname(file), { recursive: true })
     fs.writeFileSync(file, JSON.stringify(have, null, 2) + '\n')
   } catch (error) {
-    console.error(`openclaw.egress: ${file} does not name the proxy (${error.message}): what needs it there is refused`)
+    console.error(`openclaw.egress: cannot set the proxy in ${file} (${error.message}): requests of programs that read this file will be refused`)
   }
 }
 
