@@ -55,7 +55,7 @@ def _keys(properties: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iter
 
 
 def _yaml(value: object) -> str:
-    """Format a value as YAML in one line."""
+    """Format a value as YAML on one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("...\n").strip()
 
 

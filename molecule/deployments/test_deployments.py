@@ -36,7 +36,7 @@ BOOTSTRAP = {"mount": "/etc/openclaw-egress/proxy-bootstrap.cjs", "image": "/app
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A project. Its files are in the directory of the same name."""
+    """A kind of project. Its files are in the directory with its name."""
 
     name: str
     container: str
@@ -91,7 +91,7 @@ FILES = r"""cd "$0" && find . -path ./config -prune -o -type f -printf '%P %m %u
 
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
-    """Return the leaves of nested settings, each with its path."""
+    """Return the values in nested settings, by their paths."""
     if not isinstance(value, dict):
         return {path: json.dumps(value)}
     return {name: leaf for key, item in value.items() for name, leaf in flat(item, f"{path}.{key}").items()}

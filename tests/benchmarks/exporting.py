@@ -46,7 +46,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The setting of the exporter."""
+    """The only setting of the exporter: the URL of the destination."""
 
     logs_endpoint: str
 

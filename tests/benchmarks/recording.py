@@ -118,7 +118,7 @@ def pin(pid: int, processor: int) -> None:
 
 
 def measure(profile: str | None) -> list[Result]:
-    """Measure each kind of proxy in turn, and repeat this `ROUNDS` times. Return the results."""
+    """Measure the proxies one after the other, and repeat this `ROUNDS` times. Return the results."""
     found: dict[tuple[str, str], list[Load]] = {}
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.usage [EXCHANGES]
 
-The exchanges are spread over 30 days, two classes, two hosts, eight models, three keys and three statuses. They have
-no log lines, because the totals are computed from the columns alone. Prints the elapsed time of each command, and
-compares the totals with the sums that SQLite computes over the records. Writes build/usage.json.
+The exchanges are spread over 30 days, two classes, two hosts, eight models, three keys and three statuses. They have no
+log lines, because only columns are needed to compute the totals. Prints the elapsed time of each command, and compares
+the totals with the sums that SQLite computes over the records. Writes build/usage.json.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ THEMES: dict[str, Callable[[fixtures.Fixtures], Iterator[Result]]] = {
 
 
 def main() -> int:
-    """Run the themes. Return the exit code."""
+    """Run the selected themes. Return the exit code."""
     chosen = os.environ.get("THEMES", "").split() or list(THEMES)
     if unknown := set(chosen) - set(THEMES):
         print(f"unknown theme: {', '.join(sorted(unknown))}; use one of {', '.join(THEMES)}", file=sys.stderr)

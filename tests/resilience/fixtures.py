@@ -59,7 +59,7 @@ class Fixtures:
 
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[Fixtures]:
-    """Start the fakes. Yield the fixtures."""
+    """Start the fake provider within the context. Yield the fixtures."""
     with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
         yield Fixtures(directory, providers)
 

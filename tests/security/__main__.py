@@ -26,7 +26,7 @@ OUTPUT = Path("build/attack.json")
 
 
 def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, detail: str = "") -> Row:
-    """Return one row of the table of results."""
+    """Return one row for the table of results."""
     return {
         "name": f"{place.name}: {name}", "class": place.class_name, "value": value, "unit": unit, "goal": goal,
         "met": met, "detail": detail,

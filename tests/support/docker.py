@@ -26,7 +26,7 @@ from typing import Any
 
 
 class Docker:
-    """State and command of the Docker fake."""
+    """The Docker fake: its command, and its state in a JSON file."""
 
     def __init__(self, directory: Path, **state: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -312,7 +312,7 @@ class Witness:
         self.running_now = threading.Event()
 
     def running(self) -> None:
-        """Note that the listeners are open."""
+        """Record that the listeners are open."""
         self.running_now.set()
 
     def client_disconnected(self, _: object) -> None:

@@ -220,7 +220,7 @@ def test_bytes_after_the_response_to_connect_are_the_origins(behind, tmp_path):
 
 @contextlib.contextmanager
 def listener():
-    """Accept connections, and keep them open."""
+    """Run a server that keeps connections open. Yield its port and the list of connections."""
     accepted = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         stopping = threading.Event()

@@ -51,7 +51,7 @@ PARTS = [secret for _, secret in GENERATED[:60] + OTHERS] + [text for text, _, _
 
 
 def written(rule: str, secret: str) -> str:
-    """Return the text with which this rule replaces a secret."""
+    """Return the text that replaces a secret that matches this rule."""
     return f"[masked:{rule}:{hashlib.sha256(secret.encode()).hexdigest()[:12]}]"
 
 

@@ -211,7 +211,7 @@ class Service:
 
 
 def _warn(settings: Settings, policy: Policy) -> None:
-    """Log what is valid, but probably a mistake."""
+    """Log a warning for each valid setting that is probably a mistake."""
     for warning in policy.warnings:
         log.warning("%s", warning)
     for name in sorted(settings.class_networks.interfaces.keys() - policy.classes.keys()):

@@ -244,7 +244,7 @@ class _Signatures:
 
     @property
     def signed_seq(self) -> int | None:
-        """Return the value of `Report.signed_seq`."""
+        """Return the number of the newest line that a valid signature covers; None if signatures are not checked."""
         return None if self._is_signed is None else self.newest
 
 

@@ -59,7 +59,7 @@ _REMEDIES = {
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command `audit`."""
     app.command()(audit)
 
 

@@ -30,7 +30,7 @@ _IDS = 50
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command `delete`."""
     app.command()(delete)
 
 

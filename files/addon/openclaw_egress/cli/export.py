@@ -29,7 +29,7 @@ _NOT_IN_CSV = {"time_ns", "class_name"}
 
 
 class Format(StrEnum):
-    """The formats of an export."""
+    """The file formats of `egress export`."""
 
     JSONL = "jsonl"
     HAR = "har"
@@ -37,7 +37,7 @@ class Format(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command `export`."""
     app.command()(export)
 
 

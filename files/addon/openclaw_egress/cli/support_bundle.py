@@ -17,7 +17,7 @@ from openclaw_egress.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command `support-bundle`."""
     app.command("support-bundle")(write_bundle)
 
 

@@ -275,7 +275,7 @@ class Exporter:
         records = self._spool.still_pending(records)
         if not records:
             return True
-        self._pace.spend(_size(records))  # Call this before the request: its duration counts toward the wait.
+        self._pace.spend(_size(records))  # Call this before the request, whose duration is part of the wait.
         result = sender.send(assemble((record.resource, record.otlp) for record in records))
         if result.verdict is Verdict.ACCEPTED:
             self._succeeded(records)

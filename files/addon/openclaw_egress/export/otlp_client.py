@@ -38,7 +38,7 @@ MAX_RETRY_AFTER_SECONDS = 300.0
 
 
 class Verdict(Enum):
-    """The action to take after a response."""
+    """The action that the exporter must take after a response."""
 
     ACCEPTED = "accepted"
     RETRY = "retry"

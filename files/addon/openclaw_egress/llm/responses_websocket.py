@@ -37,7 +37,7 @@ class Turn:
 
 
 class Lanes:
-    """The responses in progress on one connection."""
+    """The responses in progress on one connection, in lanes: the server processes the requests of a lane in order."""
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []

@@ -40,11 +40,11 @@ class Metric:
     buckets: Sequence[float] = ()
 
     def counter(self, registry: CollectorRegistry) -> Counter:
-        """Return a new counter."""
+        """Return a new Prometheus counter for this metric."""
         return Counter(self.name.removesuffix("_total"), self.text, self.labels, registry=registry)
 
     def histogram(self, registry: CollectorRegistry) -> Histogram:
-        """Return a new histogram."""
+        """Return a new Prometheus histogram for this metric."""
         return Histogram(self.name, self.text, self.labels, registry=registry, buckets=self.buckets)
 
     def gauge(self, values: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:

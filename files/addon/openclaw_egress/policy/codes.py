@@ -14,7 +14,7 @@ from openclaw_egress.policy.destination import Address, Destination, Network
 
 
 class Code(StrEnum):
-    """The kind of a decision."""
+    """The kind of a decision, as a code for programs."""
 
     ALLOWED_BY_RULE = "allowed_by_rule"
     ALLOWED_BY_ACTION = "allowed_by_action"

@@ -29,7 +29,7 @@ class Through(Protocol):
         """Open a connection to the destination."""
 
     def close(self) -> None:
-        """Close a tunnel that no connection uses."""
+        """Close the tunnel that was opened in advance, if no connection uses it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class ConnectionGrant:
         return self.addresses if self.route is None else self.route.addresses
 
     def close(self) -> None:
-        """Close a tunnel of the route that no connection uses."""
+        """Close the route's tunnel that was opened in advance, if no connection uses it yet."""
         if self.route is not None:
             self.route.close()
 
@@ -84,7 +84,7 @@ class ConnectionGrants:
         return self._grants.get((host, port))
 
     def revoke(self, host: str, port: int) -> None:
-        """Revoke one grant."""
+        """Revoke the grant for this host and port, if there is one."""
         if (grant := self._grants.pop((host, port), None)) is not None:
             grant.close()
 

@@ -91,7 +91,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 class Owner(Protocol):
-    """Interface to the service, which knows the classes and records refusals."""
+    """Interface of the service for the memory accounts: it knows the classes, and records refusals."""
 
     def class_of(self, client: connection.Client) -> str | None:
         """Return the name of the class whose listener the client uses."""

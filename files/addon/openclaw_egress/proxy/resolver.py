@@ -86,7 +86,7 @@ class Resolver:
         return tuple(dict.fromkeys(str(answer[4][0]).split("%")[0] for answer in answers))
 
     def close(self) -> None:
-        """Stop the threads; look-ups in progress are abandoned."""
+        """Stop the threads. Do not wait for look-ups in progress."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         self._pools.clear()

@@ -339,7 +339,7 @@ class Route:
         return tunnel.hand_over(protocol), protocol
 
     def close(self) -> None:
-        """Close a tunnel that no connection uses."""
+        """Close the tunnel that `prepare` opened, if no connection uses it yet."""
         if self.ready is not None:
             self.ready.close()
             self.ready = None

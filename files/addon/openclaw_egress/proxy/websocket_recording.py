@@ -41,7 +41,7 @@ _ROUTING = frozenset({"type", "stream_id", "response_id"})
 
 
 class Exchange(Protocol):
-    """An exchange in progress (`recorder.Exchange`)."""
+    """Interface of an exchange in progress. `recorder.Exchange` implements it."""
 
     capture: ExchangeCapture
 

@@ -275,7 +275,7 @@ class BodyCapture:
         return head, tail, self._recorded - len(head) - len(tail)
 
     def _end(self) -> bytes:
-        """Return the end of a body that is longer than the limit."""
+        """Return the recorded end of a body that is longer than the limit."""
         missing = self._limit // TAIL_SHARE - len(self._tail)
         return bytes(self._head[-missing:] + self._tail) if missing > 0 else bytes(self._tail)
 

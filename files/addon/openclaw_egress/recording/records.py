@@ -74,7 +74,7 @@ class Body:
         return cls(text=text, encoding=encoding, size=len(data), sha256=digest, truncated=not whole)
 
     def content(self) -> bytes:
-        """Return the bytes that ``text`` encodes."""
+        """Return the body's bytes: the decoded content of ``text``."""
         return base64.b64decode(self.text) if self.encoding == "base64" else self.text.encode()
 
 

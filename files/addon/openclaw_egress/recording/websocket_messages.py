@@ -17,7 +17,7 @@ SEPARATOR = b"\n"
 
 @dataclass(slots=True)
 class Messages:
-    """The messages in one direction of a WebSocket."""
+    """The number and sizes of the messages in one direction of a WebSocket."""
 
     count: int = 0
     size: int = 0

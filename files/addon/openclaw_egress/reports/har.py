@@ -13,7 +13,7 @@ from openclaw_egress.spool.rows import Row
 
 
 def archive(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return an archive with these entries."""
+    """Return an HTTP Archive with these entries."""
     creator = {"name": "openclaw.egress", "version": __version__}
     return {"log": {"version": "1.2", "creator": creator, "entries": list(entries)}}
 

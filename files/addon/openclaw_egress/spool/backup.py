@@ -280,7 +280,7 @@ class _Replaced:
     instance_id: str = ""
 
     def attributes(self) -> dict[str, AttributeValue]:
-        """Return the attributes for the record of the restoration."""
+        """Return attributes that describe the replaced spool, for the record of the restoration."""
         known = {} if self.lost_lines is None else {semconv.SPOOL_LINES: self.lost_lines}
         return {
             **known,

@@ -42,7 +42,7 @@ _INVALID, _UNFINISHED = ".invalid", ".tmp"
 
 
 class Action(StrEnum):
-    """The kinds of commands."""
+    """The kinds of operator commands on stored lines."""
 
     RETRY = "retry"
     """Send dead letters again."""

@@ -103,7 +103,7 @@ class DeadLetter:
 
     @property
     def code(self) -> str:
-        """Return the code of the reason."""
+        """Return the code of the reason for which the destination refused the line."""
         return reason_code(self.why)
 
 

@@ -19,7 +19,7 @@ from openclaw_egress.ui.pages import render
 
 @dataclass(slots=True)
 class Page:
-    """The objects that all handlers share."""
+    """The objects that all handlers of the web page share."""
 
     reader: SpoolReader
     token: str
@@ -68,7 +68,7 @@ class Handler(RequestHandler):
         return await asyncio.get_running_loop().run_in_executor(self.page.threads, query)
 
     def conditions(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the conditions in the URL, by name."""
+        """Return the search conditions in the URL's query, by name."""
         return {name: self.get_query_argument(name, "") for name in names}
 
     @override

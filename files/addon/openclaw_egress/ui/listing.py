@@ -36,7 +36,7 @@ class Conditions:
 
     @property
     def query(self) -> str:
-        """Return the URL query with these conditions."""
+        """Return the URL query that contains these conditions."""
         return urlencode({name: text for name, text in self.texts.items() if text})
 
     def older(self, before: int) -> str:

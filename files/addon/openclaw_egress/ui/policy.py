@@ -40,7 +40,7 @@ class Uses:
     reported: Counter[Key] = field(default_factory=Counter)
 
     def add(self, counts: Iterable[tuple[str, str, bool, bool, int]]) -> None:
-        """Add counts from `SpoolReader.rule_counts`."""
+        """Add the counts that `SpoolReader.rule_counts` yields."""
         for class_name, rule, denied, enforced, count in counts:
             decided = self.allowed if not denied else self.refused if enforced else self.reported
             decided[class_name, rule] += count
@@ -193,7 +193,7 @@ def _uses_by_line(policy: Policy, uses: Uses) -> dict[int, list[str]]:
 
 
 def _unused(policy: Policy, found: ClassPolicy, kind: str, rule: Rule) -> str:
-    """Return the text to show for a rule without records."""
+    """Return the text that the page shows for a rule without records."""
     if kind == "addresses":
         return ""  # The uses are unknown: records name the rule that allowed the host, not the exception.
     recorded = rule.host is not None and is_inspected(rule.host, policy.inspect)

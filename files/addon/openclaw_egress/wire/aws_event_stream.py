@@ -51,7 +51,7 @@ class AwsEventStream:
         self._crc = 0
 
     def feed(self, data: bytes) -> list[Message]:
-        """Return the messages that `data` completes."""
+        """Process the next bytes. Return the messages that they complete."""
         found: list[Message] = []
         if self.damaged:
             return found

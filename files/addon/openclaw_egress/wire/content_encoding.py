@@ -269,7 +269,7 @@ class BodyDecoder:
             self._stop(str(problem))
 
     def feed(self, data: bytes) -> bytes:
-        """Return the output of `pieces` as one byte string."""
+        """Return the decoded bytes of `data` in one piece; see `pieces`."""
         return b"".join(self.pieces(data))
 
     def finish(self) -> bytes:

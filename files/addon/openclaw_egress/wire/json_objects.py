@@ -34,7 +34,7 @@ class JsonObjects:
         self._text: bytearray | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the objects that `data` completes."""
+        """Process the next bytes. Return the objects that they complete."""
         found: list[bytes] = []
         for index, part in enumerate(data.split(b"\n") if self._lines else [data]):
             if index:

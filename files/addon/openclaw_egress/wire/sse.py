@@ -51,7 +51,7 @@ class EventStream:
         self._too_long = False
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that `data` completes."""
+        """Process the next bytes. Return the events that they complete."""
         if not data:
             return []
         if self._skip_lf:
