@@ -185,7 +185,7 @@ def test_records_pass_through_the_collector_unchanged(spool, collector, loki, vi
     complete_in_both(loki, victoria)
 
 
-def test_killed_collector_loses_nothing(spool, collector, loki, victoria):
+def test_killed_collector_loses_no_record(spool, collector, loki, victoria):
     with exporting(spool, collector.endpoint) as exporter:
         for _ in range(3):
             write(spool, 60)
@@ -226,7 +226,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_full_disk_of_the_collector_loses_nothing(spool, loki, victoria, small_disk):
+def test_full_disk_of_the_collector_loses_no_record(spool, loki, victoria, small_disk):
     (port,) = free_ports(1)
     collector = Collector(port, small_disk / "queue", loki.url, victoria)
     collector.start()

@@ -65,7 +65,7 @@ def test_every_tampering_is_found(victoria_logs, spool, name):
     assert {(finding["code"], finding["first"]) for finding in report["findings"]} == expected
 
 
-def test_resend_mends_what_is_missing(victoria_logs, spool, monkeypatch):
+def test_resend_sends_missing_lines(victoria_logs, spool, monkeypatch):
     lines = chains.read_chain(spool)[1]
     report = audited(
         victoria_logs, spool, [line for line in lines if json.loads(line.text)["seq"] not in (3, 4, 9, 18)]

@@ -803,7 +803,7 @@ def test_end_of_a_backlog_counts_only_the_lines_that_were_sent(spool, store, cap
     assert sent and 0 < int(sent[1]) == sum(len(push.lines) for push in store.pushes) < 100
 
 
-def test_ordinary_traffic_leaves_no_log(spool, store, caplog):
+def test_ordinary_traffic_is_not_logged(spool, store, caplog):
     caplog.set_level(logging.INFO, "openclaw_egress.export")
     fill(spool, 70, 100_000)
     with Running(spool, store.url):

@@ -183,14 +183,14 @@ def native(app: App) -> App:
 
 
 @pytest.mark.parametrize("way", CLIENTS)
-def test_https_goes_through_a_tunnel_and_is_verified_against_the_extra_ca(app: App, way: str) -> None:
+def test_https_uses_a_tunnel_and_is_verified_with_the_extra_ca(app: App, way: str) -> None:
     assert app.proxied({"way": way, "url": f"{app.https}/v1"}) == [{"status": 200, "body": "origin /v1"}]
     assert app.network.proxy.lines == [app.tunnel]
     assert app.network.tls.lines == ["GET /v1"]
 
 
 @pytest.mark.parametrize("way", CLIENTS)
-def test_plain_http_goes_to_the_proxy_in_absolute_form(app: App, way: str) -> None:
+def test_plain_http_is_sent_to_the_proxy_in_absolute_form(app: App, way: str) -> None:
     assert app.proxied({"way": way, "url": f"{app.http}/v1"}) == [{"status": 200, "body": "origin /v1"}]
     (seen,) = app.network.proxy.seen
     assert (seen.method, seen.target) == ("GET", f"{app.http}/v1")
@@ -249,7 +249,7 @@ def test_node_use_env_proxy_changes_nothing(app: App) -> None:
     assert len(app.network.tls.seen) == len(app.network.plain.seen) == 4
 
 
-def test_a_websocket_goes_through_a_tunnel(app: App) -> None:
+def test_websocket_uses_a_tunnel(app: App) -> None:
     if app.major < 22:
         pytest.skip("Node 20 has no global WebSocket")
     step = {"way": "webSocket", "url": app.https.replace("https", "wss") + "/ws"}
@@ -259,7 +259,7 @@ def test_a_websocket_goes_through_a_tunnel(app: App) -> None:
 
 @pytest.mark.parametrize("way", ["ownAgent", "keptAgent"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_callers_agent_goes_through_the_proxy(app: App, way: str, scheme: str) -> None:
+def test_callers_agent_uses_the_proxy(app: App, way: str, scheme: str) -> None:
     url = {"http": app.http, "https": app.https}[scheme]
     (result,) = app.proxied({"way": way, "url": f"{url}/own", "agent": {"keepAlive": False}})
     assert result == {"status": 200, "body": "origin /own"}
@@ -280,7 +280,7 @@ def test_tls_options_of_the_callers_agent_are_kept(app: App) -> None:
 
 @pytest.mark.parametrize("form", ["text", "URL", "options"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_callers_create_connection_goes_through_the_proxy(app: App, form: str, scheme: str) -> None:
+def test_callers_create_connection_uses_the_proxy(app: App, form: str, scheme: str) -> None:
     url = {"http": app.http, "https": app.https}[scheme]
     (result,) = app.proxied({"way": "createConnection", "url": f"{url}/own", "form": form})
     assert result == {"status": 200, "body": "origin /own"}
@@ -306,7 +306,7 @@ def test_callers_connection_fails_instead_of_going_direct(app: App, way: str, sc
     assert app.network.tls.seen + app.network.plain.seen == []
 
 
-def test_npm_ws_goes_through_the_proxy(app: App) -> None:
+def test_npm_ws_uses_the_proxy(app: App) -> None:
     """Test `ws`, which OpenClaw uses for OpenAI's Responses over WebSocket."""
     app.add("ws")
     url = app.https.replace("https", "wss") + "/ws"
@@ -335,7 +335,7 @@ FORMS = ("options", "host", "port")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_raw_tls_goes_through_the_proxy(app: App, form: str) -> None:
+def test_raw_tls_uses_the_proxy(app: App, form: str) -> None:
     (result,) = app.proxied({"way": "tls", "url": f"{app.https}/raw", "form": form})
     assert result == {"status": 200, "body": "origin /raw"}
     assert app.network.proxy.lines == [app.tunnel]
@@ -358,7 +358,7 @@ def test_timeout_of_a_raw_tls_connection_is_kept(app: App) -> None:
     assert app.network.proxy.lines == [app.tunnel]
 
 
-def test_http2_goes_through_the_proxy(app: App) -> None:
+def test_http2_uses_the_proxy(app: App) -> None:
     step = {"way": "http2", "url": "https://llm.example.test", "pem": str(app.network.pem_file)}
     assert app.proxied(step) == [{"status": 200, "body": "origin h2"}]
     (line,) = app.network.proxy.lines
@@ -388,7 +388,7 @@ def undici_app(request: pytest.FixtureRequest, bare_app: App) -> App:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("kind", ["Agent", "Client", "Pool"])
-def test_dispatcher_of_an_undici_goes_through_the_proxy(undici_app: App, kind: str, scheme: str) -> None:
+def test_dispatcher_of_an_undici_uses_the_proxy(undici_app: App, kind: str, scheme: str) -> None:
     app = undici_app
     url = {"http": app.http, "https": app.https}[scheme]
     steps = [
@@ -400,7 +400,7 @@ def test_dispatcher_of_an_undici_goes_through_the_proxy(undici_app: App, kind: s
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_dispatcher_that_resolves_names_itself_goes_through_the_proxy(undici_app: App, scheme: str) -> None:
+def test_dispatcher_that_resolves_names_itself_uses_the_proxy(undici_app: App, scheme: str) -> None:
     """Test a dispatcher that resolves names itself, like that of OpenClaw's tool `web_fetch`.
 
     With the bootstrap, the proxy resolves the name instead.
@@ -615,14 +615,14 @@ def test_name_in_no_proxy_covers_itself_and_its_subdomains(app: App, no_proxy: s
 @pytest.mark.parametrize(
     "no_proxy", ["10.0.0.0/8", "127.0.0.2", "28.0.0.1", "0.0.1", "localhost", "127.0.0.1:1", "::1/128"]
 )
-def test_an_address_that_no_entry_names_goes_through_the_proxy(app: App, no_proxy: str) -> None:
+def test_address_without_an_entry_uses_the_proxy(app: App, no_proxy: str) -> None:
     steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.local_https, app.local_http)]
     app.proxied(*steps, NO_PROXY=no_proxy)
     assert len(app.network.proxy.lines) == 4
 
 
 @pytest.mark.parametrize("no_proxy", ["example.com", "xample.test", "m.example.test", "127.0.0.1"])
-def test_a_name_that_no_entry_names_goes_through_the_proxy(app: App, no_proxy: str) -> None:
+def test_name_without_an_entry_uses_the_proxy(app: App, no_proxy: str) -> None:
     app.proxied(*[{"way": way, "url": app.https} for way in ("fetch", "request")], NO_PROXY=no_proxy)
     assert app.network.proxy.lines == [app.tunnel] * 2
 

@@ -57,7 +57,7 @@ def reloaded(vps2: Vps2) -> list[str]:
     return [path.name.removesuffix("-reloaded") for path in found]
 
 
-def test_files_are_written_where_the_directories_are_named_and_removed_again(vps2):
+def test_files_are_written_to_the_configured_directories_and_removed_again(vps2):
     assert vps2.good("--check", "--diff", **named(vps2)) > 0
     assert files(vps2.at) == set() and not vps2.manifest.exists()
     assert vps2.good(**named(vps2)) > 0

@@ -237,7 +237,7 @@ def test_rollback_of_an_interrupted_deployment_restores_the_host(hosts, steps):
     }
 
 
-def test_rollback_keeps_later_edits_and_names_them(hosts):
+def test_rollback_keeps_and_reports_later_edits(hosts):
     before = hosts.files()
     hosts.deploy()
     hosts.deploy_loki()

@@ -88,11 +88,11 @@ def test_search_finds_commands_in_a_text():
 
 
 @pytest.mark.parametrize(("file", "words"), sorted(set(commands())))
-def test_every_command_that_a_text_names_exists(file, words):
+def test_every_command_in_a_text_exists(file, words):
     assert unknown_in(words) is None, f"{file}: `egress {words}`"
 
 
-def test_every_variable_of_the_environment_that_a_message_names_exists():
+def test_every_environment_variable_in_a_message_exists():
     known = {str(name) for field in Settings.model_fields.values() for name in field.validation_alias.choices}
     said = {
         (name, file)
@@ -114,7 +114,7 @@ def ansible_variables() -> set[str]:
     return found
 
 
-def test_every_variable_of_ansible_that_a_remedy_names_exists():
+def test_every_ansible_variable_in_a_remedy_exists():
     known = ansible_variables()
     assert "openclaw_proxy_policy" in known
     said = set()

@@ -24,7 +24,7 @@ def test_key_is_created_once_and_is_readable_by_its_owner_only(tmp_path):
     assert sorted(file.name for file in (tmp_path / "state").iterdir()) == [KEY_FILE, PUBLIC_FILE]
 
 
-def test_signature_holds_for_one_checkpoint_only(tmp_path):
+def test_signature_is_valid_for_one_checkpoint_only(tmp_path):
     signer = Signer.in_directory(tmp_path)
     key = read_public_key(signer.public)
     signature = signer.sign(checkpoint_text(7, "ab" * 32))
@@ -39,14 +39,14 @@ def test_signature_holds_for_one_checkpoint_only(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----", b"\xff\xfe"])
-def test_damaged_key_is_named_with_a_remedy_and_not_replaced(tmp_path, content):
+def test_damaged_key_is_reported_with_a_remedy_and_not_replaced(tmp_path, content):
     (tmp_path / KEY_FILE).write_bytes(content)
     with pytest.raises(SigningError, match="not an Ed25519 key in PEM; restore it, or move it aside"):
         Signer.in_directory(tmp_path)
     assert (tmp_path / KEY_FILE).read_bytes() == content
 
 
-def test_directory_that_cannot_be_written_is_named(tmp_path):
+def test_directory_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SigningError, match="Not a directory"):
         Signer.in_directory(tmp_path / "file")

@@ -112,7 +112,7 @@ def test_scenarios_run_beside_the_playbooks_tests_and_all_are_counted(tmp_path, 
 
 
 @pytest.mark.parametrize(("ready", "calls"), [("", ["down", "up", "down"]), ("1", ["up", "down"])])
-def test_lab_that_the_caller_created_is_kept_for_the_scenarios(tmp_path, ready, calls):
+def test_scenarios_use_a_lab_that_the_caller_created(tmp_path, ready, calls):
     (tmp_path / "molecule" / "lab").mkdir(parents=True)
     shutil.copy(ROOT / "molecule" / "run-all.sh", tmp_path / "molecule")
     for name, text in {

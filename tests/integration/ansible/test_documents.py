@@ -169,7 +169,7 @@ def source_text() -> str:
     return " ".join(joined.split())
 
 
-def test_every_check_has_a_line_with_its_id_and_its_statement() -> None:
+def test_every_check_has_a_line_with_its_id_and_description() -> None:
     found = {row[0].strip("`"): row[1] for row in rows("Checks of verify.yml")}
     assert found == {check["id"]: check["about"] for check in checks()}
 

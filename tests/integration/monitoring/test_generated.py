@@ -15,7 +15,7 @@ CASES = Path(__file__).with_name("alerts_test.yml")
 
 
 @pytest.mark.parametrize(("path", "text"), generated().items(), ids=lambda value: getattr(value, "name", ""))
-def test_committed_file_is_what_the_source_generates(path, text):
+def test_committed_file_equals_the_generated_file(path, text):
     assert path.read_text() == text, "run `make docs`"
 
 

@@ -168,7 +168,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
+def test_acknowledged_lines_are_deleted_on_a_full_disk(tmp_path, disk, providers):
     with FakeLoki() as loki:
         endpoint = loki.url + "/otlp/v1/logs"
         with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=endpoint) as proxy:

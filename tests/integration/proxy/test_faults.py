@@ -462,7 +462,7 @@ def raise_at(trials, places, kind):
     ]
 
 
-def test_websocket_that_the_recorder_does_not_know_is_not_relayed(trials, monkeypatch):
+def test_websocket_without_a_recorder_is_not_relayed(trials, monkeypatch):
     monkeypatch.setattr(recorder.Recorder, "_begin_messages", lambda *_: None)
     steps = an_inspected_websocket(trials.proxy, "/unknown")
     next(steps)

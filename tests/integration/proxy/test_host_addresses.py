@@ -7,7 +7,7 @@ from tests.integration.proxy.test_reload import soon
 ADDRESS = "93.184.215.14"
 
 
-def test_changed_addresses_take_effect_and_an_invalid_file_is_reported(lean):
+def test_changed_addresses_apply_and_an_invalid_file_is_reported(lean):
     file = lean.directory / "host-addresses"
     file.write_text("10.0.0.1\n")
     lean.environment["EGRESS_HOST_ADDRESSES_FILE"] = str(file)

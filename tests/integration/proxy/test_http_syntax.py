@@ -223,7 +223,7 @@ def test_a_malformed_request_inside_a_plain_tunnel_is_refused_and_recorded(proxy
 
 
 @pytest.mark.parametrize("kind", VALID_IN_A_TUNNEL)
-def test_a_request_without_destination_inside_a_plain_tunnel_goes_to_the_tunnels_destination(proxy, origin, kind):
+def test_request_without_destination_in_a_plain_tunnel_is_for_the_tunnels_destination(proxy, origin, kind):
     received = len(origin.received)
     assert status_of(send_in_tunnel(proxy, origin, MALFORMED[kind](origin))) == 200
     assert origin.received[received:].startswith(MALFORMED[kind](origin).split(b" HTTP")[0])
@@ -662,7 +662,7 @@ def test_other_field_names_with_underscores_are_forwarded(proxy, origin, name):
     assert name in origin.received
 
 
-def test_bytes_sent_ahead_of_a_response_have_their_own_code(proxy, origin):
+def test_bytes_sent_before_the_response_ended_have_their_own_code(proxy, origin):
     origin.response = SLOW
     known = len(proxy.denials())
     with connected(proxy.ports["browser"]) as sock, contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ from tests.integration.proxy.conftest import make_proxy
 MESSAGE = {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 
 
-def test_class_that_names_many_models_leaves_the_labels_of_another_class(tmp_path, providers):
+def test_class_with_many_models_does_not_affect_the_labels_of_another_class(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
 
         def ask(http, model: str) -> int:

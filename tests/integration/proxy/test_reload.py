@@ -35,7 +35,7 @@ def soon(holds: Callable[[], object]) -> bool:
     return bool(holds())
 
 
-def test_added_rule_takes_effect_and_connections_stay(proxy, providers):
+def test_added_rule_applies_and_connections_stay_open(proxy, providers):
     with proxy.client("browser", ca=providers.ca_file) as http:
         assert http.get(proxy.url("www.example.com", "/")).status_code == 200
         assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 403
@@ -49,7 +49,7 @@ def test_added_rule_takes_effect_and_connections_stay(proxy, providers):
     assert len(events) == 2
 
 
-def test_invalid_policy_is_reported_and_the_last_valid_one_stays(proxy):
+def test_invalid_policy_is_reported_and_the_last_valid_one_stays_in_force(proxy):
     before, text = proxy.ask("/readyz")["policy"], proxy.policy_file.read_text()
     proxy.policy_file.write_text(text.replace("enforce", "enfroce"))
     assert soon(lambda: proxy.ask("/readyz")["problems"])
@@ -67,7 +67,7 @@ def test_missing_policy_file_keeps_the_last_valid_policy(proxy):
     assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 403
 
 
-def test_a_listener_can_move(proxy):
+def test_listener_can_change_its_port(proxy):
     old, new = proxy.ports["sandbox"], free_ports(1)[0]
     proxy.policy_file.write_text(proxy.policy_file.read_text().replace(str(old), str(new)))
     proxy.ports["sandbox"] = new

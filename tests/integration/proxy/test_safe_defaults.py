@@ -122,7 +122,7 @@ def test_invalid_listen_host_is_refused(host):
         ("", [], False),
     ],
 )
-def test_plain_http_to_a_public_address_is_warned_of(endpoint, answers, warned):
+def test_plain_http_to_a_public_address_causes_a_warning(endpoint, answers, warned):
     def look_up(_, port):
         return [(0, 0, 0, "", (address, port)) for address in answers]
 
@@ -223,7 +223,7 @@ def test_health_port_that_is_a_listeners_port_is_refused(tmp_path, providers):
     ended_cleanly(proxy, said)
 
 
-def test_used_health_port_leaves_the_spool_closed(tmp_path, providers):
+def test_spool_is_closed_if_the_health_port_is_in_use(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     with socket.create_server(("127.0.0.1", proxy.health_port)):
         said = refused(proxy)
@@ -255,7 +255,7 @@ def test_privileged_port_is_refused_with_a_remedy(tmp_path, providers, monkeypat
     ended_cleanly(proxy, said)
 
 
-def test_started_is_reported_after_everything_listens(tmp_path, providers):
+def test_start_is_logged_after_all_listeners_are_open(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         end = time.monotonic() + 20
         while '"started"' not in proxy.log and time.monotonic() < end:

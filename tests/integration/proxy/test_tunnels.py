@@ -49,7 +49,7 @@ def test_tunnel_has_one_record_with_client_destination_and_size(logging_proxy, p
     assert line["openclaw.egress.request.size"] > 500 and line["openclaw.egress.response.size"] > 1000
 
 
-def test_inspected_exchanges_and_classes_without_the_setting_leave_no_tunnel_record(logging_proxy, providers):
+def test_inspected_exchanges_and_classes_without_the_setting_have_no_tunnel_record(logging_proxy, providers):
     known = len(tunnels(logging_proxy, 0))
     with logging_proxy.client("browser") as http:
         http.get(logging_proxy.url("api.anthropic.com", "/v1/models"))

@@ -84,7 +84,7 @@ def new_denials(proxy, before, number):
     return proxy.denials()[before:]
 
 
-def test_inspected_request_goes_through_the_upstream_proxy_and_is_recorded(proxy, corp, providers, received):
+def test_inspected_request_uses_the_upstream_proxy_and_is_recorded(proxy, corp, providers, received):
     before = len(proxy.exchanges())
     with proxy.client() as http:
         for _ in range(2):
@@ -124,7 +124,7 @@ def test_tunnel_passes_bytes_of_any_protocol_in_tls(proxy, corp, providers):
     assert corp.targets == [f"www.example.com:{providers.port}"]
 
 
-def test_plain_http_goes_through_a_tunnel_and_its_origin_gets_no_credentials(proxy, corp, providers, received):
+def test_plain_http_uses_a_tunnel_and_the_origin_receives_no_credentials(proxy, corp, providers, received):
     with proxy.client("browser") as http:
         url = f"http://www.example.com:{providers.http_port}/"
         answer = http.get(url, headers={"proxy-authorization": "Basic of-the-client", "x-kept": "1"})
@@ -286,7 +286,7 @@ def test_name_that_resolves_here_to_a_private_address_is_refused(behind, corp, p
     assert corp.targets == [f"127.0.0.1:{providers.port}"]
 
 
-def test_name_that_does_not_resolve_here_is_decided_by_name(behind, providers):
+def test_policy_decides_by_name_if_the_name_does_not_resolve_here(behind, providers):
     with ConnectProxy({"www.example.invalid": "127.0.0.1"}) as corp:
         proxy = behind(corp, EGRESS_UPSTREAM_RESOLVE="on", EGRESS_UPSTREAM_PROXY_AUTH_FILE="")
         with connected(proxy.ports["gateway"]) as sock:
@@ -309,7 +309,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("code", FAILURES)
-def test_failure_of_the_upstream_proxy_is_one_record_and_a_clear_response(behind, providers, received, code):
+def test_failure_of_the_upstream_proxy_has_one_record_and_a_clear_response(behind, providers, received, code):
     with ConnectProxy(HOSTS, **FAILURES[code]) as corp:
         if code == "upstream_proxy_unreachable":
             corp.stop()

@@ -162,7 +162,7 @@ def test_message_longer_than_the_limits_passes_and_is_truncated_in_the_record(pr
     assert line["request"]["body_truncated"]
 
 
-def test_client_that_disconnects_leaves_a_record(proxy, provider, recorded):
+def test_disconnect_of_the_client_is_recorded(proxy, provider, recorded):
     socket = dial(proxy)
     socket.send("hello")
     socket.recv()
@@ -171,7 +171,7 @@ def test_client_that_disconnects_leaves_a_record(proxy, provider, recorded):
     assert (row.outcome, row.error_type) == ("client_aborted", "client_aborted")
 
 
-def test_server_that_disconnects_leaves_a_record(proxy, provider, recorded):
+def test_disconnect_of_the_server_is_recorded(proxy, provider, recorded):
     def talk(connection):
         connection.recv()
         connection.abort()
@@ -466,7 +466,7 @@ def test_extension_that_was_not_offered_is_refused(proxy, provider, recorded):
     assert (row.outcome, row.error_type) == ("upstream_error", "protocol_error")
 
 
-def test_bytes_that_are_no_text_are_recorded_as_base64(proxy, provider, recorded):
+def test_bytes_that_are_not_text_are_recorded_as_base64(proxy, provider, recorded):
     provider.talk = list
     with dial(proxy) as socket:
         socket.raw(Frame(Opcode.TEXT, b"\xff\xfe").serialize(mask=True))
@@ -517,7 +517,7 @@ def test_fragments_without_end_pass_and_are_bounded(proxy, provider, recorded):
     assert line["request"]["body_truncated"]
 
 
-def test_handshake_that_is_not_one_is_refused(proxy, provider):
+def test_invalid_handshake_is_refused(proxy, provider):
     before = len(proxy.denials())
     with proxy.client() as http:
         answer = http.get(
@@ -661,7 +661,7 @@ def test_connection_closes_when_it_cannot_be_recorded(alone, provider):
         assert proxy.exchanges()[0].outcome == "complete"
 
 
-def test_connection_beyond_its_total_time_leaves_a_record(alone, provider):
+def test_connection_beyond_its_total_time_is_recorded(alone, provider):
     policy = alone.policy_file.read_text()
     alone.policy_file.write_text(policy.replace("action: open,", "action: open, limits: {total_seconds: 1},", 1))
     with alone as proxy, dial(proxy) as socket:
@@ -698,7 +698,7 @@ def test_held_messages_stay_within_the_memory_budget(tmp_path, provider):
         wait_until(lambda: len(proxy.exchanges()) == len(sockets), proxy)
 
 
-def test_server_that_closes_with_an_error_leaves_an_error(proxy, provider, recorded):
+def test_close_with_an_error_by_the_server_is_recorded_as_an_error(proxy, provider, recorded):
     def talk(connection):
         connection.recv()
         connection.close(1011)
@@ -771,7 +771,7 @@ def test_websocket_to_another_host_passes_unmodified_and_unrecorded(plain):
     assert plain[0].exchanges() == []
 
 
-def test_bytes_that_are_no_frame_do_not_reach_another_host(plain):
+def test_invalid_frames_do_not_reach_another_host(plain):
     with dial_plain(plain, compression=None) as socket:
         socket.raw(b"GET /hidden HTTP/1.1\r\n\r\n")
         with pytest.raises(ConnectionClosed) as caught:
@@ -780,7 +780,7 @@ def test_bytes_that_are_no_frame_do_not_reach_another_host(plain):
     assert plain[1].errors == []
 
 
-def test_endless_message_to_another_host_takes_no_memory(plain):
+def test_endless_message_to_another_host_uses_no_memory(plain):
     proxy, server = plain
     size, number, arrived = 1024 * 1024, 96, []
 

@@ -53,7 +53,7 @@ def tab(browser: Browser, served: RunningUI) -> Iterator[Watched]:
     watched.context.close()
 
 
-def test_address_with_the_token_opens_the_page_and_leaves_no_token_in_the_history(tab, served):
+def test_address_with_the_token_opens_the_page_and_the_history_contains_no_token(tab, served):
     assert tab.page.url == f"{served.base}/"
     (cookie,) = tab.context.cookies()
     assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["expires"] == -1
@@ -75,14 +75,14 @@ def test_page_works_without_javascript(browser, served):
 
 
 @pytest.mark.parametrize("path", VIEWS)
-def test_hostile_records_run_nothing_and_load_nothing(tab, path):
+def test_hostile_records_run_no_script_and_load_no_resource(tab, path):
     page = tab.open(path)
     unfold(page)
     assert page.evaluate("window.hacked") is None
     assert tab.elsewhere == [] and tab.violations == []
 
 
-def test_policy_stops_markup_that_got_past_the_escaping(tab):
+def test_content_security_policy_stops_unescaped_markup(tab):
     """Insert an attack into the HTML of a page, as if a template had not escaped a record."""
 
     def attacked(route: Route) -> None:
@@ -100,7 +100,7 @@ def test_policy_stops_markup_that_got_past_the_escaping(tab):
     assert sum("Content Security Policy" in text for text in tab.violations) >= 4
 
 
-def test_policy_lets_no_script_write_markup(tab):
+def test_content_security_policy_prevents_scripts_from_writing_markup(tab):
     page = tab.open("/")
     assert page.evaluate("try { document.body.innerHTML = '<b>'; '' } catch (error) { error.name }") == "TypeError"
 
@@ -175,7 +175,7 @@ def test_axe_finds_no_violation(browser, served, path):
 
 
 @pytest.mark.parametrize("path", VIEWS)
-def test_phone_needs_no_sideways_scrolling(browser, served, path):
+def test_page_fits_the_width_of_a_phone(browser, served, path):
     watched = Watched(browser, served, viewport={"width": 360, "height": 740})
     watched.log_in(served)
     page = watched.open(path)

@@ -39,7 +39,7 @@ def proxy(tmp_path, monkeypatch):
             yield providers, proxy
 
 
-def test_page_shows_the_demo_beside_the_running_proxy(proxy):
+def test_page_shows_the_demo_while_the_proxy_runs(proxy):
     providers, proxy = proxy
     with RunningUI(Path("state"), proxy.environment) as served, chromium() as browser:
         with proxy.client() as http:

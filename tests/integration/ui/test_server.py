@@ -64,7 +64,7 @@ def test_another_host_name_is_refused(page, path):
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_request_of_another_site_shows_nothing(page, site):
+def test_request_from_another_site_receives_no_record(page, site):
     assert page.get("/", Sec_Fetch_Site=site).status == 401
     assert page.login(page.token, Sec_Fetch_Site=site).status == 401
 
@@ -221,7 +221,7 @@ def test_policy_shows_the_uses_of_each_rule(tmp_path):
         assert "the proxy has not loaded this version of the policy" in text and not uses_by_line(text)
 
 
-def test_usage_links_the_dearest_exchange(tmp_path):
+def test_usage_links_the_most_expensive_exchange(tmp_path):
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
         spool.close_exchange(hostile_exchange("01", cost_usd=0.25))
         spool.close_exchange(hostile_exchange("02", cost_usd=1.5, class_name="browser"))
@@ -290,7 +290,7 @@ def test_new_records_arrive_as_events(tmp_path):
             connection.close()
 
 
-def test_no_spool_is_one_message(tmp_path):
+def test_missing_spool_causes_one_message(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "openclaw_egress", "ui"],
         env={**os.environ, "PYTHONPATH": "files/addon", "EGRESS_STATE_DIR": str(tmp_path)},
@@ -299,7 +299,7 @@ def test_no_spool_is_one_message(tmp_path):
     assert done.returncode == 2 and "the file does not exist yet" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_port_in_use_is_one_message(page):
+def test_port_in_use_causes_one_message(page):
     port = str(urlsplit(page.base).port)
     done = subprocess.run(
         [sys.executable, "-m", "openclaw_egress", "ui", "--port", port],

@@ -111,7 +111,7 @@ def test_remedy_is_advice_if_no_rule_can_allow_the_destination(host, port, rule,
 
 
 @pytest.mark.parametrize("name", ["null", "true", "1e3", "on", "null.example", "x", "_dmarc.example", "0o7.example"])
-def test_host_survives_yaml_unmodified(name):
+def test_host_is_unmodified_after_yaml_parsing(name):
     rule = str(NewRule(host=name, ports=(443,)))
     assert YAML(typ="safe", pure=True).load(rule) == {"host": name, "ports": [443]}
 
@@ -148,7 +148,7 @@ def test_addresses_of_this_machine_are_never_proposed():
 
 
 @pytest.mark.wording
-def test_no_wide_exception_is_proposed_beside_a_narrow_one():
+def test_wide_exception_is_not_proposed_if_a_narrow_one_exists():
     text = (
         "version: 1\nclasses:\n  sandbox: {listen: 1, action: open, "
         "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [/otlp/v1/logs]}]}\n"

@@ -93,7 +93,7 @@ def test_omitted_destinations_are_listed_with_the_reason(why):
     assert destination.startswith(denials[0].host) and why in said
 
 
-def test_many_names_of_one_domain_get_rules_and_a_hint_at_a_wildcard():
+def test_many_names_of_one_domain_get_rules_and_a_note_about_a_wildcard():
     names = [f"n{number}.cdn.example.com" for number in range(21)]
     found = suggest(box(), "box", [report(name) for name in names])
     assert [rule.host for rule in found.rules] == sorted(names)

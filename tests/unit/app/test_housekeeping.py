@@ -73,7 +73,7 @@ def test_old_records_are_deleted_while_the_proxy_runs(tmp_path):
 
 
 @pytest.mark.parametrize("age", ["30", "0d", "1m", "-1d", "30 days", "99999999d"])
-def test_age_that_is_none_is_refused_with_an_example(age):
+def test_invalid_age_is_refused_with_an_example(age):
     with pytest.raises(SettingsError, match=r"EGRESS_RETENTION: .*must be an age such as 30d or 12h"):
         Settings.load(retention=age)
 

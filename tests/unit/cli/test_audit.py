@@ -163,7 +163,7 @@ def test_exported_file_passes_the_audit(path, tmp_path):
     assert egress("audit", "--file", "-", input=egress("export").stdout).exit_code == 0
 
 
-def test_lines_that_were_pruned_before_an_older_one_was_acknowledged_are_no_finding(tmp_path, monkeypatch):
+def test_lines_pruned_before_an_older_one_was_acknowledged_cause_no_finding(tmp_path, monkeypatch):
     day_ns, now = 86_400 * 10**9, [1]
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
@@ -191,7 +191,7 @@ def test_every_tampering_of_a_file_is_found(path, tmp_path, name):
     assert result.exit_code == 1, result.output
 
 
-def test_result_of_an_audit_of_the_spool_is_left_for_the_metrics(path, tmp_path):
+def test_result_of_an_audit_of_the_spool_is_stored_for_the_metrics(path, tmp_path):
     assert last_audit.gauges(tmp_path) == {}
     before = time.time()
     assert egress("audit").exit_code == 0
@@ -220,7 +220,7 @@ def test_result_has_the_range_the_sources_and_the_findings(path, tmp_path):
     assert "changed" in found.codes and sum(found.codes.values()) == found.findings
 
 
-def test_audit_that_fails_is_noted_beside_the_last_result_until_one_ends(path, tmp_path):
+def test_failed_audit_is_stored_with_the_last_result_until_an_audit_completes(path, tmp_path):
     assert egress("audit").exit_code == 0
     before = last_audit.read(tmp_path)
     assert isinstance(egress("audit", "--store", "http://127.0.0.1:9").exception, StoreError)
@@ -232,7 +232,7 @@ def test_audit_that_fails_is_noted_beside_the_last_result_until_one_ends(path, t
     assert last_audit.read(tmp_path).failed_at is None
 
 
-def test_failure_without_a_result_before_is_no_result(path, tmp_path):
+def test_failure_without_a_completed_audit_has_no_findings(path, tmp_path):
     assert last_audit.read(tmp_path) is None
     (tmp_path / last_audit.FILE).write_text("{")
     last_audit.write_failure(tmp_path, "x" * 2000, 1.0)
@@ -240,7 +240,7 @@ def test_failure_without_a_result_before_is_no_result(path, tmp_path):
     assert found.findings is None and found.failure == "x" * 1000 + " …" and last_audit.gauges(tmp_path) == {}
 
 
-def test_failure_leaves_no_file_where_no_spool_is(tmp_path, monkeypatch):
+def test_failed_audit_creates_no_file_without_a_spool(tmp_path, monkeypatch):
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     assert isinstance(egress("audit").exception, SpoolError)
     assert not list(tmp_path.iterdir())
@@ -264,7 +264,7 @@ def test_failure_leaves_no_file_where_no_spool_is(tmp_path, monkeypatch):
         '{"findings": 0, "time": 1, "first": 9223372036854775808}',
     ],
 )
-def test_damaged_result_is_named(tmp_path, text):
+def test_damaged_result_is_reported(tmp_path, text):
     (tmp_path / last_audit.FILE).write_text(text)
     with pytest.raises(last_audit.LastAuditError, match="run `egress audit` to write it again"):
         last_audit.read(tmp_path)
@@ -278,7 +278,7 @@ def test_path_of_other_bytes_than_utf_8_can_be_shown(tmp_path):
     assert (found.sources, found.failure) == (["spool /\\udcff"], "/\\udcff: refused")
 
 
-def test_audit_that_cannot_leave_its_result_says_so(path, tmp_path):
+def test_audit_reports_that_its_result_cannot_be_written(path, tmp_path):
     (tmp_path / last_audit.FILE).mkdir()
     result = egress("audit")
     assert result.exit_code == 0
@@ -364,7 +364,7 @@ def public_key(spool) -> str:
     return (spool.parent / "signing-key.pub").read_text().strip()
 
 
-def test_signatures_of_the_spool_are_checked_with_the_key_beside_it(signed):
+def test_signatures_of_the_spool_are_checked_with_the_key_in_its_directory(signed):
     result = egress("audit")
     assert result.exit_code == 0, result.output
     assert "  signed up to line 17" in result.stdout

@@ -191,7 +191,7 @@ def test_next_backup_deletes_the_unfinished_file_of_a_killed_one(path, tmp_path)
     assert list(tmp_path.glob(".one.backup.*")) == []
 
 
-def test_backup_to_a_full_disk_leaves_no_file(path):
+def test_failed_backup_on_a_full_disk_is_deleted(path):
     target = path.parent.parent / "too-large.backup"
     words = [sys.executable, "-m", "openclaw_egress", "backup", str(target)]
     limit = 100_000
@@ -233,7 +233,7 @@ def test_restored_instance_is_clean_and_continues_the_chain(path, tmp_path, loki
     assert "restored from a backup after line 19" in egress("audit").stdout
 
 
-def test_lines_after_the_backup_are_named_and_nothing_is_forged(path, tmp_path, loki, monkeypatch):
+def test_lines_after_the_backup_are_reported_and_do_not_count_as_forged(path, tmp_path, loki, monkeypatch):
     send(path, loki)
     done("backup", tmp_path / "one.backup")
     send(path, loki, ["lost-1", "lost-2"])
@@ -412,7 +412,7 @@ def forge_tombstone(path: Path, key: Signer, seq: int, lines: str) -> None:
         db.execute("DELETE FROM records WHERE seq BETWEEN ? AND ?", (int(lines.partition("-")[0]), last))
 
 
-def test_restoration_that_the_chain_does_not_record_gives_no_key(path, tmp_path):
+def test_restoration_that_is_not_in_the_chain_adds_no_key(path, tmp_path):
     eve = Signer.in_directory(tmp_path / "eve")
     claim = {
         "seq": 19,
@@ -567,7 +567,7 @@ def test_replaced_spool_with_another_chain_is_named(path, tmp_path, loki, monkey
     assert findings(reports) == [[], []] and reports[0]["restored"][0]["replaced_seq"] == 2
 
 
-def test_damaged_ledger_of_the_replaced_spool_is_no_obstacle(path, tmp_path):
+def test_damaged_ledger_of_the_replaced_spool_does_not_prevent_the_restoration(path, tmp_path):
     done("backup", tmp_path / "one.backup")
     damaged(path, "UPDATE ledger SET hash = 'text' WHERE seq = 18")
     assert done("restore", tmp_path / "one.backup", "--replace")["lost_lines"] is None

@@ -569,7 +569,7 @@ def test_suggest_uses_only_the_requested_time(egress, reporting, state):
     assert egress("policy", "suggest", "sandbox", "--since", "2100-01-01").exit_code == 1
 
 
-def test_a_suggestion_needs_a_class_and_a_policy_file(egress, reporting, state, monkeypatch):
+def test_suggestion_requires_a_class_and_a_policy_file(egress, reporting, state, monkeypatch):
     deny(state, {"host": "a.example"})
     result = egress("policy", "suggest", "nobody")
     assert result.exit_code == 2 and "there is no class nobody" in result.stderr

@@ -159,7 +159,7 @@ def test_line_that_is_refused_again_is_a_dead_letter_again(path, loki, monkeypat
         until(lambda: not spool.stats()["pending_records"])
 
 
-def test_drop_leaves_a_record_that_explains_the_gap_to_every_audit(path, loki, monkeypatch, tmp_path):
+def test_record_of_dropped_dead_letters_explains_the_gap_to_every_audit(path, loki, monkeypatch, tmp_path):
     fill_loki(path, loki, 2, 9)
     with proxy(path, loki, monkeypatch) as spool:
         result = egress("dead-letter", "drop", 2, "--yes", "--by", "alice", "--why", "a test of ours")
@@ -175,7 +175,7 @@ def test_drop_leaves_a_record_that_explains_the_gap_to_every_audit(path, loki, m
     assert egress("audit", "--file", tmp_path / "x.jsonl").exit_code == 0
 
 
-def test_audit_names_the_command_that_mends_what_is_missing(path, loki, monkeypatch):
+def test_audit_prints_the_command_that_resends_missing_lines(path, loki, monkeypatch):
     fill_loki(path, loki, 2, 9, 3, 4, 8, 14, 20)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{loki.url}/otlp/v1/logs")
     audit = egress("audit")
@@ -204,7 +204,7 @@ def test_lines_that_the_destination_has_are_stored_only_once(path, loki, monkeyp
     assert (report["found"], report["duplicates"], report["findings"]) == (20, 0, [])
 
 
-def test_audit_says_which_absent_lines_are_lost(path, loki, monkeypatch):
+def test_audit_reports_which_absent_lines_are_lost(path, loki, monkeypatch):
     fill_loki(path, loki, 1, 3, 2, 9)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{loki.url}/otlp/v1/logs")
     with Spool(path, sync_seconds=None) as spool, spool._storage.transaction() as (db, _):
@@ -236,7 +236,7 @@ def test_command_without_a_proxy_is_kept_until_its_start(path):
         assert [line.seq for line in spool.pending(1 << 40)] == [2, 5, 21, 22]
 
 
-def test_result_is_json_too(path, monkeypatch):
+def test_result_is_also_printed_as_json(path, monkeypatch):
     monkeypatch.setattr(command, "WAIT_SECONDS_STOPPED", 30)
     with Spool(path, sync_seconds=0.01):
         result = egress("dead-letter", "drop", "--all", "--yes", "--json")
@@ -261,7 +261,7 @@ def test_result_is_json_too(path, monkeypatch):
         (["resend", "\x1b[2J"], "'\\x1b[2J' is not a number of lines"),
     ],
 )
-def test_bad_input_is_one_message_and_changes_nothing(path, words, message):
+def test_invalid_input_causes_one_message_and_no_change(path, words, message):
     result = egress(*words)
     assert result.exit_code == 2
     assert message in result.stderr and result.stderr.startswith("egress: nothing was changed: ")
@@ -366,7 +366,7 @@ def test_dead_letter_far_behind_is_accepted_after_a_retry(behind, loki, monkeypa
     assert set(resent(loki)) == {1}
 
 
-def test_line_that_is_too_old_for_loki_is_named_before_it_is_sent(old):
+def test_line_that_is_too_old_for_loki_is_reported_before_it_is_sent(old):
     result = egress("resend", "1-2")
     assert result.exit_code == 2 and commands_of(old) == []
     assert "Loki with default limits refuses 1 of 2 lines (1) for ever: they are older than 7 days" in result.stderr
@@ -382,7 +382,7 @@ def test_line_that_is_too_old_for_loki_becomes_a_dead_letter_with_this_reason(ol
         assert spool.dead_letters() == {"too_old": 1}
 
 
-def test_retry_warns_of_lines_that_are_too_old_for_loki(old):
+def test_retry_warns_about_lines_that_are_too_old_for_loki(old):
     with Spool(old, sync_seconds=None) as spool:
         spool._storage.db.execute("UPDATE records SET state = 0 WHERE seq = 1")
         spool.dead_letter([1], TOO_OLD)
@@ -393,6 +393,6 @@ def test_retry_warns_of_lines_that_are_too_old_for_loki(old):
     )
 
 
-def test_victoria_logs_takes_lines_of_any_age(old, monkeypatch):
+def test_victoria_logs_accepts_lines_of_any_age(old, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://10.0.0.2:9428/insert/opentelemetry/v1/logs")
     assert egress("resend", "1-2").exit_code == 0

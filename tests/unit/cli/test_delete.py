@@ -87,7 +87,7 @@ def test_without_yes_nothing_changes(path, monkeypatch):
     assert not list(path.parent.glob("*.command.*"))
 
 
-def test_content_is_gone_from_every_file_and_the_chain_is_proven(path, monkeypatch):
+def test_deleted_content_is_in_no_file_and_the_chain_is_valid(path, monkeypatch):
     assert on_disk(path, b"early-3") and on_disk(path, b"x" * 1000)
     with SpoolReader(path) as reader:
         ledger = list(reader.ledger(1, 18))
@@ -109,7 +109,7 @@ def test_content_is_gone_from_every_file_and_the_chain_is_proven(path, monkeypat
     assert audit("--store", "none", "--until", "2099-01-01T00:00")[0]["findings"] == []
 
 
-def test_exported_file_is_proven_by_itself(path, monkeypatch, tmp_path):
+def test_exported_file_can_be_audited_without_a_ledger(path, monkeypatch, tmp_path):
     with proxy(path, monkeypatch) as spool:
         deleted(*WIDE, "--yes")
         spool.checkpoint()
@@ -171,7 +171,7 @@ def test_session_is_deleted_and_other_exchanges_stay(path, monkeypatch):
     assert audit()[0]["findings"] == []
 
 
-def test_show_says_when_and_why_records_were_deleted(path, monkeypatch):
+def test_show_prints_time_and_reason_of_deleted_records(path, monkeypatch):
     with proxy(path, monkeypatch):
         deleted(*WIDE, "--yes")
     result = egress("show", "early-3")
@@ -231,7 +231,7 @@ def test_audit_counts_deleted_lines_that_the_destination_still_has(path, loki, m
     assert "16 lines that an operator deleted from the spool are still at the destination" in result.stdout
 
 
-def test_tombstone_without_a_valid_signature_explains_nothing(path, loki):
+def test_tombstone_without_a_valid_signature_explains_no_gap(path, loki):
     fill(path, loki, *range(12, 18))
     with Spool(path, sync_seconds=None) as spool:  # no signer: the tombstone is unsigned
         submit(path, Command(Action.DELETE, ((12, 17),), "eve: test"))
@@ -240,7 +240,7 @@ def test_tombstone_without_a_valid_signature_explains_nothing(path, loki):
     assert codes(reports) == [{("signature", 19), ("missing", 12)}, {("missing", 12)}]
 
 
-def test_tombstone_of_another_chain_of_the_same_key_explains_nothing(path):
+def test_tombstone_of_another_chain_with_the_same_key_explains_no_gap(path):
     """Expect the audit to reject a tombstone for lines of another chain, although the same key signed both chains.
 
     Two chains have the same key if the key file was copied, for example from a backup of the directory.
@@ -264,7 +264,7 @@ def test_tombstone_of_another_chain_of_the_same_key_explains_nothing(path):
     assert codes([report]) == [{("missing", 12)}]
 
 
-def test_forged_tombstone_at_the_destination_explains_nothing(path, loki):
+def test_forged_tombstone_at_the_destination_explains_no_gap(path, loki):
     with SpoolReader(path) as reader:
         instance, head = reader.instance_id, reader.head()
     fill(path, loki, 3)
@@ -328,7 +328,7 @@ def until(true) -> None:
         time.sleep(0.01)
 
 
-def test_deletion_is_done_only_after_the_last_reader_lets_the_log_go(path, monkeypatch):
+def test_deletion_is_finished_only_after_the_last_reader_releases_the_wal(path, monkeypatch):
     monkeypatch.setattr(dead_letters, "WAIT_SECONDS", 0.5)
     with proxy(path, monkeypatch), closing(connect_read_only(path)) as reading:
         monkeypatch.setattr(dead_letters, "WAIT_SECONDS_STOPPED", 0.5)
@@ -419,7 +419,7 @@ def test_damaged_tombstone_ends_the_audit_with_a_remedy(path, value):
         assert isinstance(result.exception, SpoolError) and "deleted_18" in str(result.exception), result.output
 
 
-def test_audit_says_that_it_did_not_check_the_signature_of_a_deletion(path, monkeypatch):
+def test_audit_reports_that_the_signature_of_a_deletion_was_not_checked(path, monkeypatch):
     with proxy(path, monkeypatch):
         deleted(*WIDE, "--yes")
     (path.parent / "signing-key.pub").unlink()

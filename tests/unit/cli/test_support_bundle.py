@@ -112,7 +112,7 @@ def test_file_is_readable_for_its_owner_only_and_never_overwritten(state):
 
 
 @pytest.mark.parametrize("metrics", [None, b"", b"\xff\xfe", b"no metrics at all {{{"])
-def test_bundle_states_what_cannot_be_read(tmp_path, monkeypatch, metrics):
+def test_bundle_reports_unreadable_parts(tmp_path, monkeypatch, metrics):
     (tmp_path / "spool.db").write_bytes(b"no database" * 1000)
     (tmp_path / "policy.yml").write_text("version: 1\nclasses: 7\n")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
@@ -161,7 +161,7 @@ def test_files_of_a_directory_are_bounded(state, monkeypatch):
     assert files[-1]["error"].endswith(" more files")
 
 
-def test_invalid_setting_is_one_message(monkeypatch):
+def test_invalid_setting_causes_one_message(monkeypatch):
     monkeypatch.setenv("EGRESS_HEALTH_PORT", "many")
     result = CliRunner().invoke(app, ["support-bundle"])
     assert isinstance(result.exception, EgressError) and "EGRESS_HEALTH_PORT" in str(result.exception)

@@ -62,7 +62,7 @@ def lines(*arguments: str) -> list[dict]:
     return [json.loads(line) for line in run(*arguments, "--json").splitlines()]
 
 
-def test_totals_by_model_have_the_dearest_first_and_a_total(state):
+def test_totals_by_model_begin_with_the_most_expensive_and_end_with_the_sum(state):
     rows = [row.split() for row in run().splitlines()]
     assert rows[0][:3] == ["model", "requests", "errors"]
     assert [row[0] for row in rows[1:]] == ["dear", "cheap", "(none)", "total"]
@@ -113,7 +113,7 @@ def test_totals_by_two_dimensions_and_of_one_class(state):
     ]
 
 
-def test_hours_at_the_end_of_summer_time_are_shown_apart(tmp_path, monkeypatch):
+def test_hours_at_the_end_of_summer_time_are_shown_separately(tmp_path, monkeypatch):
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     times = [int(datetime(2026, 11, 1, 5, 30, tzinfo=UTC).timestamp()) * 10**9]
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True, clock_ns=lambda: times[-1]) as spool:

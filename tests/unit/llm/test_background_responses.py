@@ -73,7 +73,7 @@ def test_response_in_progress_has_no_usage(status: str) -> None:
 
 
 @pytest.mark.parametrize("background", [False, None])
-def test_usage_of_a_response_that_its_request_got_is_not_read_again(background: bool | None) -> None:
+def test_usage_in_the_first_response_is_not_read_again(background: bool | None) -> None:
     facts = read(PATH, response(background=background))
     assert (facts.id, facts.usage, facts.background) == ("resp_1", Usage(), False)
     assert read("/v1/responses", response(background=background)).usage == COUNTED

@@ -108,7 +108,7 @@ def test_aborted_stream_has_no_usage_and_no_stop_reason() -> None:
 
 # Each case changes one byte: in the prelude CRC, in a header, in the payload, or in the message CRC.
 @pytest.mark.parametrize("at", [9, 20, -6, -1])
-def test_wrong_crc_keeps_what_was_complete_and_marks_it_truncated(at: int) -> None:
+def test_events_before_a_wrong_crc_are_kept_and_marked_as_truncated(at: int) -> None:
     wrong = bytearray(EVENTS[6])
     wrong[at] ^= 0x10
     facts = read(CONVERSE, STREAM, b"".join([*EVENTS[:6], bytes(wrong), *EVENTS[7:]]))
@@ -177,7 +177,7 @@ def test_anthropic_stream_of_invoke_is_read_for_every_split_of_its_bytes() -> No
         assert read(CLAUDE, STREAM, body[:at], body[at:]) == expected
 
 
-def test_anthropic_response_of_invoke_is_read_and_its_own_counts_hold() -> None:
+def test_anthropic_response_of_invoke_is_read_with_its_own_counts() -> None:
     body = {"type": "message", "id": "m", "model": "claude", "stop_reason": "end_turn", "usage": {"input_tokens": 3}}
     headers = {"x-amzn-bedrock-input-token-count": "9", "x-amzn-bedrock-output-token-count": "9"}
     assert read(CLAUDE, "application/json", json.dumps(body).encode(), headers=headers) == ResponseFacts(
@@ -281,7 +281,7 @@ def test_counts_of_an_other_models_plain_response_are_in_its_headers() -> None:
     assert read(path, "application/json", body) == ResponseFacts()
 
 
-def test_event_with_bytes_that_are_no_json_is_ignored() -> None:
+def test_event_without_valid_json_is_ignored() -> None:
     junk = [aws_event("chunk", {"bytes": text}) for text in ("!", "é", "e30", 1, None, "W10=")]
     assert read(CLAUDE, STREAM, *junk, *map(chunk, CLAUDE_EVENTS)).usage == Usage(5, 7)
 

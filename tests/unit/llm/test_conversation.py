@@ -100,7 +100,7 @@ def parts(turns: list[Turn]) -> list[tuple[str, Part]]:
 
 
 @pytest.mark.parametrize("body", [ANTHROPIC, CHAT, RESPONSES, GEMINI, {"request": GEMINI}, CONVERSE])
-def test_same_conversation_reads_the_same_in_each_api(body):
+def test_conversation_is_equal_in_the_format_of_each_api(body):
     found = parts(request_turns(json.dumps(body)))
     medium = found[1][1]
     assert medium.kind == "media" and medium.size == 4
@@ -191,7 +191,7 @@ def test_prompts_and_texts_of_completions_are_turns() -> None:
         {"type": "response.create", "response": {"input": "fake"}},
     ],
 )
-def test_additional_member_hides_no_turn(added: dict[str, Any]):
+def test_additional_member_does_not_hide_a_turn(added: dict[str, Any]):
     turns = request_turns(json.dumps({"messages": [{"role": "user", "content": "real"}], **added}))
     assert [turn.parts[0].text for turn in turns] == ["real", "fake"]
 

@@ -201,7 +201,7 @@ def test_stream_of_cloud_code_assist_is_unwrapped_and_its_trace_is_the_id() -> N
         ({"trafficType": "ON_DEMAND"}, Usage()),
     ],
 )
-def test_counts(usage: dict[str, Any], expected: Usage) -> None:
+def test_usage_counts_are_read(usage: dict[str, Any], expected: Usage) -> None:
     assert plain({"usageMetadata": usage}).usage == expected
     assert read(EVENTS, stream({"usageMetadata": usage})).usage == expected
 
@@ -319,7 +319,7 @@ def test_value_without_a_place_marks_the_message_as_incomplete(path: Any) -> Non
     assert facts.messages[0]["parts"][0]["arguments"]["city"] == "Oslo"
 
 
-def test_text_beyond_the_limit_leaves_no_hole() -> None:
+def test_no_text_is_stored_after_text_was_dropped() -> None:
     pieces = [partial("$.a", stringValue=text, more=True) for text in ("START", "x" * 2_000_000, "END")]
     facts = read(EVENTS, stream(call(name="f", partialArgs=pieces)))
     assert facts.messages is not None and facts.messages_truncated

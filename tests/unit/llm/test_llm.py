@@ -479,7 +479,7 @@ def test_whole_object_is_read_at_once(text: bytes) -> None:
         b'{"x":' * 100_000,
     ],
 )
-def test_other_bodies_are_left_to_the_reader_of_chunks(text: bytes) -> None:
+def test_other_bodies_are_checked_by_the_reader_of_chunks(text: bytes) -> None:
     members = TopLevelMembers(frozenset({"model", "stream"}))
     assert not members.take(text)
     assert not members.found

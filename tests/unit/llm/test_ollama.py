@@ -119,7 +119,7 @@ def test_every_cut_of_a_stream_has_no_wrong_count() -> None:
         ({"done": False}, Usage()),
     ],
 )
-def test_counts(members: dict[str, Any], expected: Usage) -> None:
+def test_usage_counts_are_read(members: dict[str, Any], expected: Usage) -> None:
     value = {name: number for name, number in (END | members).items() if number is not None}
     assert read(PLAIN, json.dumps(value).encode()).usage == expected
     assert read(LINES, lines(value)).usage == expected

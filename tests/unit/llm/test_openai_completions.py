@@ -100,7 +100,7 @@ def test_other_paths_are_not_completions(path: str) -> None:
     assert api_of(path) is None
 
 
-def test_text_beside_a_delta_is_read_once() -> None:
+def test_text_in_choice_and_delta_is_read_once() -> None:
     choices = [{"index": 0, "text": "Grüße ", "delta": {"content": "Grüße "}}, {"index": 0, "text": "✓", "delta": {}}]
     events = [f"data: {json.dumps({'choices': [choice]})}\n\n".encode() for choice in choices]
     facts = read("text/event-stream", *events)

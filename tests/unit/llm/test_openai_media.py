@@ -134,7 +134,7 @@ def test_transcription_equals_openais_types() -> None:
     assert read(TRANSCRIPTIONS, events(delta), "text/event-stream") == ResponseFacts()
 
 
-def test_usage_in_seconds_is_no_tokens() -> None:
+def test_usage_in_seconds_is_not_counted_as_tokens() -> None:
     body = {"text": "x", "duration": 9.0, "language": "en", "usage": {"type": "duration", "seconds": 9.0}}
     assert TranscriptionVerbose.model_validate(body).usage is not None
     assert read(TRANSCRIPTIONS, body).usage == Usage()

@@ -45,7 +45,7 @@ def test_sum_beyond_64_bits_is_absent():
     assert facts_of(*[done({"input_tokens": 2**62})] * 2).usage == Usage()
 
 
-def test_failed_response_gives_the_error():
+def test_failed_response_has_an_error_type():
     failed = done({}, status="failed", status_details={"type": "failed", "error": {"code": "rate_limit_exceeded"}})
     assert facts_of(failed).error_type == "rate_limit_exceeded"
     assert facts_of({"type": "error", "error": {"type": "invalid_request_error"}}).error_type == "invalid_request_error"

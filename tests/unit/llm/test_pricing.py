@@ -230,7 +230,7 @@ def test_tier_speed_and_region_at_other_prices_have_no_cost(prices, billing, req
         ("/v1/audio/speech", {"speed": 1.5}, {}),
     ],
 )
-def test_request_says_what_changes_its_price(path, body, requested):
+def test_request_options_that_affect_the_price_are_read(path, body, requested):
     found = read_request("h.example", path, json.dumps(body | {"model": "m"}).encode())
     assert {name: getattr(found, name) for name in ("service_tier", "speed", "region")} == {
         "service_tier": None,
@@ -306,7 +306,7 @@ def test_cached_sound_has_its_own_price(prices):
     assert cost(prices, "gcp.gemini", "gemini-2.5-flash", unknown) is None
 
 
-def test_fine_tuned_and_dedicated_models_do_not_have_the_price_of_another_one(prices):
+def test_price_of_a_standard_model_does_not_apply_to_fine_tuned_and_dedicated_models(prices):
     for provider, host, model in [
         ("openai", "api.openai.com", "ft:gpt-4.1-2025-04-14:me::a1"),
         ("mistral_ai", "api.mistral.ai", "ft:open-mistral-7b:a:20240531:b"),
@@ -320,7 +320,7 @@ def test_fine_tuned_and_dedicated_models_do_not_have_the_price_of_another_one(pr
         assert cost(prices, provider, model, facts(1000, 100), host=host) is None, model
 
 
-def test_cost_that_an_unknown_provider_states_is_not_taken_for_dollars(prices):
+def test_cost_from_an_unknown_provider_is_not_interpreted_as_dollars(prices):
     assert cost(prices, None, "m", facts(1, 1, stated_cost=5.0)) is None
     assert cost(prices, "openai", "gpt-4o", facts(1000, 100, stated_cost=5.0)) == pytest.approx(0.0035)
 
@@ -464,11 +464,11 @@ def read(path: str, body: object) -> ResponseFacts:
         ),
     ],
 )
-def test_response_states_what_the_price_depends_on(path, body, billing):
+def test_response_values_that_affect_the_price_are_read(path, body, billing):
     assert read(path, body).billing == billing
 
 
-def test_stream_states_what_the_price_depends_on():
+def test_stream_values_that_affect_the_price_are_read():
     reader = response_reader("h", "/v1/chat/completions", "text/event-stream")
     for event in (CHAT | {"service_tier": "flex"}, {"choices": [], "usage": {"cost": 0.125}}):
         reader.feed(f"data: {json.dumps(event)}\n\n".encode())
@@ -505,7 +505,7 @@ MESSAGE = {"type": "message_start", "message": {"usage": {"input_tokens": 1, "sp
         ),
     ],
 )
-def test_stream_names_what_its_price_depends_on(path, events, billing):
+def test_stream_values_on_which_the_price_depends_are_read(path, events, billing):
     reader = response_reader("h", path, "text/event-stream")
     for event in events:
         reader.feed(f"data: {json.dumps(event)}\n\n".encode())

@@ -769,7 +769,9 @@ def sdk_result(row: Row, ask: Ask) -> SdkResult:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ROWS)
-def test_cell(clients: Clients, name: str, case: str, record_property: Callable[[str, object], None]) -> None:
+def test_sdk_and_reader_return_equal_results_in_each_cell(
+    clients: Clients, name: str, case: str, record_property: Callable[[str, object], None]
+) -> None:
     row = ROWS[name]
 
     def state(result: str) -> None:

@@ -63,7 +63,7 @@ def test_only_unreserved_characters_and_the_colon_are_decoded(code: int) -> None
         ("api.perplexity.ai", "/v1/sonar"),
     ],
 )
-def test_bodies_at_a_providers_own_path_are_kept_although_nothing_reads_them(host: str, path: str) -> None:
+def test_bodies_at_an_unread_path_of_a_provider_are_recorded(host: str, path: str) -> None:
     assert is_model_api(host, path)
     assert api_of(path) is None
     assert not is_model_api("host.example", path)
@@ -125,7 +125,7 @@ def test_registration_states_where_stream_and_model_are(api: Api) -> None:
         "/v1/projects/p/locations/l/publishers/google/models/gemini:predict",
     ],
 )
-def test_nothing_is_derived_from_the_path_of_an_api_without_a_parser(path: str) -> None:
+def test_path_of_an_api_without_a_parser_is_not_interpreted(path: str) -> None:
     assert read_request("host.example", path, b'{"contents": []}') == RequestFacts()
     assert is_model_api("aiplatform.googleapis.com" if ":" in path else "bedrock-runtime.eu.amazonaws.com", path)
     assert not is_model_api("host.example", path)

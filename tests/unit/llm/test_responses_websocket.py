@@ -77,7 +77,7 @@ def test_error_of_the_stream_ends_the_response_in_progress():
     assert lanes.turns == [waiting]
 
 
-def test_event_of_no_response_belongs_to_none():
+def test_event_that_belongs_to_no_response_is_not_assigned():
     lanes = Lanes()
     assert lanes.received({"type": "error", "error": {"code": "websocket_connection_limit_reached"}}) is None
     assert lanes.received({"type": "codex.rate_limits"}) is None

@@ -114,7 +114,7 @@ def test_request_has_no_model_and_the_path_says_whether_it_streams(path: str, st
     assert read_request(HOST, path, BODY) == RequestFacts("text_completion", "hugging_face", None, stream)
 
 
-def test_own_server_is_known_by_the_path_of_its_streams_only() -> None:
+def test_operators_own_server_is_recognised_only_by_the_path_of_its_streams() -> None:
     assert read_request("tgi.corp.example", STREAM, BODY) == RequestFacts("text_completion", None, None, True)
     assert read_request("tgi.corp.example", GENERATE, BODY) == RequestFacts()
 

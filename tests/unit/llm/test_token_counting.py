@@ -58,7 +58,7 @@ def clients() -> Iterator[Clients]:
         ),
     ],
 )
-def test_sdks_count_is_no_usage(
+def test_token_count_of_an_sdk_is_not_usage(
     clients: Clients, host: str, count: Callable[[Clients], int], provider: str, model: str
 ) -> None:
     assert count(clients) > 0
@@ -68,7 +68,7 @@ def test_sdks_count_is_no_usage(
     assert [part.text for turn in request_turns(clients.last.request.decode()) for part in turn.parts] == ["x"]
 
 
-def test_counts_in_headers_are_no_usage() -> None:
+def test_counts_in_headers_do_not_count_as_usage() -> None:
     headers = {"x-amzn-bedrock-input-token-count": "5", "x-amzn-bedrock-service-tier": "flex"}
     reader = response_reader(BEDROCK, "/model/anthropic.m/count-tokens", "application/json", headers)
     reader.feed(b'{"inputTokens": 5, "usage": {"inputTokens": 5}}')

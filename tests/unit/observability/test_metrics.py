@@ -94,14 +94,14 @@ def test_server_that_is_no_known_provider_counts_its_calls():
     assert value(metrics, "gen_ai_client_token_usage_count", **labels, gen_ai_token_type="input") == 1
 
 
-def test_exchange_that_is_no_call_to_a_model_counts_only_its_response():
+def test_exchange_other_than_a_model_call_counts_only_its_response():
     metrics = Metrics()
     metrics.count_call(call(operation=None, status=None, tokens={}, cost_usd=None, first_chunk=None))
     assert value(metrics, "openclaw_egress_responses_total", status="none") == 1
     assert b"provider=" not in generate_latest(metrics.registry)
 
 
-def test_models_that_one_class_names_take_no_label_from_another_class():
+def test_models_of_one_class_do_not_use_up_the_labels_of_another_class():
     metrics = Metrics()
     for number in range(1000):
         metrics.count_call(call(class_name="sandbox", requested_model=f"model-{number}"))
@@ -114,7 +114,7 @@ def test_models_that_one_class_names_take_no_label_from_another_class():
 
 
 @pytest.mark.parametrize("chosen", ["requested_model", "response_model"])
-def test_models_of_one_class_leave_the_conventional_labels_of_another_class(chosen):
+def test_models_of_one_class_do_not_affect_the_conventional_labels_of_another_class(chosen):
     metrics = Metrics()
     for number in range(1000):
         metrics.count_call(call(class_name="sandbox", **{chosen: f"model-{number}"}))
@@ -137,7 +137,7 @@ def test_failed_call_names_a_model_only_if_the_class_has_used_it():
     assert value(metrics, name, **labels, error_type="overloaded_error") == 1
 
 
-def test_errors_make_a_bounded_number_of_series_and_leave_those_of_another_class():
+def test_number_of_series_for_errors_is_limited_for_each_class():
     metrics = Metrics()
     failed = {"tokens": {}, "cost_usd": None, "first_chunk": None}
     for number in range(1000):
@@ -151,7 +151,7 @@ def test_errors_make_a_bounded_number_of_series_and_leave_those_of_another_class
 
 
 @pytest.mark.parametrize("tokens", [{}, {"input": None, "output": 0}], ids=["none", "zero"])
-def test_model_without_reported_usage_takes_no_label(tokens):
+def test_model_without_reported_usage_has_no_own_label(tokens):
     metrics = Metrics()
     for number in range(1000):
         metrics.count_call(
@@ -163,7 +163,7 @@ def test_model_without_reported_usage_takes_no_label(tokens):
     assert value(metrics, "openclaw_egress_cost_usd_total", provider="anthropic", model="claude-opus-5") == 0.25
 
 
-def test_same_model_at_two_providers_takes_two_places():
+def test_same_model_at_two_providers_counts_twice_towards_the_limit():
     metrics = Metrics()
     for number in range(MAX_MODELS - 1):
         metrics.count_call(call(requested_model=f"model-{number}"))

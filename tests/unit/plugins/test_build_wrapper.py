@@ -78,7 +78,7 @@ def test_docker_command_that_builds_no_image_is_recognised(words):
     assert build_wrapper.read_build(words.split(), 0) is None
 
 
-def test_unclear_context_is_reported():
+def test_ambiguous_build_context_is_reported():
     with pytest.raises(NotPatched, match="this release does not support the options"):
         build_wrapper.read_build(["--new-flag", "."], 0)
 

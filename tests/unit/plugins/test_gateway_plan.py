@@ -259,7 +259,7 @@ def test_local_hosts_of_the_health_check_need_no_proxy(test, image, direct):
         (["python3", "-m", "gateway"], True),
     ],
 )
-def test_a_command_without_node_is_warned_of(command, warned):
+def test_command_without_node_causes_a_warning(command, warned):
     project = {"services": {"openclaw-gateway": {"command": command, "network_mode": "host"}}}
     given = {"interpolated": project, "uninterpolated": project, "image": {"Entrypoint": ["docker-entrypoint.sh"]}}
     assert [item["code"] for item in planned(given).get("warnings", [])] == (["no-node"] if warned else [])

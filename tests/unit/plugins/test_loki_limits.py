@@ -221,7 +221,7 @@ def test_report_has_all_messages_and_one_block_for_each_section():
     ["max_line_size", "max_structured_metadata_size", "max_structured_metadata_entries_count"],
 )
 @pytest.mark.parametrize("zero", [0, "0B"])
-def test_zero_is_no_limit_where_loki_says_so(key, zero):
+def test_zero_means_no_limit_for_the_limits_for_which_loki_defines_it(key, zero):
     value = 0 if key.endswith("count") else zero
     assert stopping(changed((f"limits_config.{key}", value))) == []
 
@@ -525,7 +525,7 @@ PUSHES = {
 
 
 @pytest.mark.parametrize("name", PUSHES)
-def test_minimums_are_above_what_the_proxy_sends(name):
+def test_minimums_are_above_the_sizes_that_the_proxy_sends(name):
     """Encode a push of the largest size and count it as Loki does."""
     attributes, fields = PUSHES[name]
     lines = log_lines.make_lines(semconv.EVENT_DENIED, "WARN", attributes, fields, "1" * 32, "2" * 16)

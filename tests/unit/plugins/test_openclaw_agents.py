@@ -64,7 +64,7 @@ def test_rollback_keeps_equal_settings_of_the_operator():
     assert put(after, data, {})[0] == before
 
 
-def test_settings_changed_later_are_kept_and_named():
+def test_settings_changed_later_are_kept_and_reported():
     after, data, _ = put(having(network="bridge"), {}, OURS)
     edited = applied(after, {NETWORK: "theirs"})
     back, _, left = put(edited, data, {})
@@ -122,7 +122,7 @@ def test_next_rollback_completes_an_interrupted_rollback():
     assert applied(after, plan(after, either(data, done.data), {}, {}).changes) == having(network="bridge")
 
 
-def test_agents_with_settings_of_their_own_are_named():
+def test_agents_with_own_settings_are_reported():
     current = having() | {"entries": {"main": {}, "work": {"sandbox": {"docker": {"network": "host"}}}}}
     assert overridden(current, list(OURS)) == ["agents.entries.work.sandbox.docker.network"]
 

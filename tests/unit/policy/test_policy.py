@@ -184,7 +184,7 @@ def test_inspected_patterns_match_whole_labels_of_a_name(host: str, inspected: b
     assert read(EXAMPLE).inspects(host) is inspected
 
 
-def test_a_decision_says_whether_the_host_is_inspected() -> None:
+def test_decision_contains_whether_the_host_is_inspected() -> None:
     policy = read(EXAMPLE)
     assert decide(policy, "gateway", at("api.openai.com")).inspect
     assert not decide(policy, "gateway", at("example.com")).inspect
@@ -202,7 +202,7 @@ def test_inspect_and_the_environment_may_both_name_the_same_hosts() -> None:
 
 
 @pytest.mark.parametrize("entry", ["@google", "google"])
-def test_a_group_stands_for_its_hosts(entry: str) -> None:
+def test_group_name_is_replaced_by_its_hosts(entry: str) -> None:
     text = "version: 1\n{}classes: {{a: {{listen: 1, action: open}}}}\n"
     from_policy = read(text.format(f'inspect: ["{entry}", llm.corp.example]\n'))
     assert from_policy.inspect == (*GROUPS["google"], "llm.corp.example")
@@ -228,7 +228,7 @@ def test_host_with_the_name_of_a_group_has_a_final_dot() -> None:
     assert read("version: 1\ninspect: [qwen.]\nclasses: {a: {listen: 1, action: open}}\n").inspect == ("qwen",)
 
 
-def test_unknown_group_is_refused_with_the_known_ones() -> None:
+def test_unknown_group_is_refused_with_a_list_of_groups() -> None:
     with pytest.raises(PolicyError, match=r"inspect\[0\]: there is no group of hosts '@goggle'; use one of @anthropic"):
         read("version: 1\ninspect: ['@goggle']\nclasses: {a: {listen: 1, action: open}}\n")
     with pytest.raises(PolicyError, match="PROXY_LLM_HOSTS: there is no group of hosts '@goggle'"):
@@ -311,7 +311,7 @@ def test_no_allow_rule_lifts_the_address_guard(action: str, host: str) -> None:
     assert (found.allow, found.rule) == (False, "address-guard")
 
 
-def test_report_lets_an_address_literal_pass_only_if_allow_names_it() -> None:
+def test_action_report_allows_an_address_literal_only_with_a_rule_for_it() -> None:
     for rules, allow in (("deny: [8.8.8.8]\n", False), ("deny: [8.8.8.8]\nallow: [8.8.8.8]\n", True)):
         decision = decide(class_with(rules, "report"), "sandbox", at("8.8.8.8"))
         assert (decision.allow, decision.would_deny, decision.rule) == (allow, allow, "classes.sandbox.deny[0]")
@@ -829,7 +829,7 @@ def test_recursive_alias_is_refused() -> None:
     assert "write a host, or a mapping" in refusal_of((HEAD + "    allow: &a [*a]\n").encode())
 
 
-def test_a_merge_key_is_understood() -> None:
+def test_merge_key_is_supported() -> None:
     policy = read(HEAD.replace("sandbox:", "sandbox: &base") + "  b: {<<: *base, listen: 8083}\n")
     assert (policy.classes["b"].listen, policy.classes["b"].action) == (8083, "enforce")
 
@@ -1101,7 +1101,7 @@ def test_limits_on_methods_of_inspected_hosts_are_marked_in_the_decision() -> No
     assert not decide(policy, "sandbox", at("www.example.com"), "POST", "/").limited
 
 
-def test_exception_made_useless_by_a_wider_one_is_a_warning() -> None:
+def test_exception_without_effect_causes_a_warning() -> None:
     policy = class_with(
         "addresses:\n"
         "  - {cidr: 10.0.0.2/32, ports: [3100], paths: [/otlp/v1/logs]}\n"

@@ -71,7 +71,7 @@ def test_dollars_of_a_day_are_refused_until_the_next_day():
     assert tested.shares() == {("sandbox", "cost_usd_per_day"): pytest.approx(0.04)}
 
 
-def test_of_two_budgets_the_one_that_opens_last_is_reported():
+def test_budget_with_the_longest_wait_is_reported():
     tested, found = budgets(Clock(), tokens_per_hour=10, tokens_per_day=10)
     tested.add("sandbox", 10, None)
     assert tested.exceeded(found).decision.evidence.limit == "tokens_per_day"

@@ -116,7 +116,7 @@ def test_grant_is_valid_for_one_connection_only(access_control):
     asyncio.run(run())
 
 
-def test_client_that_disconnects_during_the_lookup_leaves_no_grant(access_control):
+def test_grant_is_not_written_for_a_client_that_disconnects_during_the_lookup(access_control):
     async def run() -> None:
         resolver = SlowResolver()
         control = access_control(resolver)

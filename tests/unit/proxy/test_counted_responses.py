@@ -23,7 +23,7 @@ from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.spool.writer import Spool, SpoolError
 
 
-def test_response_is_known_at_its_host_and_in_its_class() -> None:
+def test_response_is_recognised_by_its_host_and_class() -> None:
     known = Retrieved("gateway", "api.openai.com", "resp_0")
     counted = CountedResponses([known])
     assert known in counted

@@ -31,5 +31,5 @@ def test_quiet_class_does_not_wait_for_every_connection_of_a_noisy_class():
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 50])
-def test_waiting_client_that_disconnects_blocks_no_other(cancelled):
+def test_waiting_client_that_disconnects_does_not_block_others(cancelled):
     assert asyncio.run(order_of([NOISY] * 100, FairScheduler(), cancelled=cancelled)) == [NOISY] * 99

@@ -36,7 +36,7 @@ def wake(layer):
     return list(layer.handle_event(events.Wakeup(commands.RequestWakeup(1))))
 
 
-def test_connection_beyond_its_time_is_one_denial_although_two_layers_check_it(layers):
+def test_connection_beyond_its_time_is_denied_once_although_two_layers_check_it(layers):
     client, (outer, inner), denials = layers
     assert [type(command) for command in wake(outer)] == [commands.CloseConnection]
     client.state = ConnectionState.CLOSED

@@ -43,7 +43,7 @@ def test_all_classes_together_stay_within_the_limit(budget, order):
     assert all(budget.used(name) >= budget.guarantee for name in CLASSES)
 
 
-def test_requests_leave_room_for_responses(budget):
+def test_requests_do_not_use_the_memory_reserved_for_responses(budget):
     while budget.fits("sandbox", MIB, request=True):
         budget.add("sandbox", MIB)
     assert budget.used("sandbox") == int(50 * REQUEST_SHARE) * MIB
@@ -144,7 +144,7 @@ def test_guarantee_check_gives_the_same_result_as_the_complete_rule(budget, held
         assert budget.fits("sandbox", more, request=request_) is expected
 
 
-def test_a_full_collection_waits_for_idle_or_for_its_interval(budget, monkeypatch):
+def test_full_garbage_collection_waits_for_idle_or_for_its_interval(budget, monkeypatch):
     """Expect the proxy to delay a full garbage collection, because it stops the event loop for about 0.1 s."""
     collected, now = [], [1000.0]
     monkeypatch.setattr(memory.gc, "collect", lambda generation=2: collected.append(generation))

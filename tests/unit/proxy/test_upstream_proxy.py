@@ -130,7 +130,7 @@ def test_invalid_credentials_are_refused_and_not_shown(tmp_path, text):
 
 
 @pytest.mark.parametrize("response", [b"", b"not HTTP\r\n\r\n", b"HTTP/1.1 502 Bad Gateway\r\n\r\n"])
-def test_failure_after_connect_is_no_problem_of_the_upstream_proxy(tmp_path, response):
+def test_failure_after_connect_is_not_reported_as_a_problem_of_the_upstream_proxy(tmp_path, response):
     """Expect `/readyz` to ignore the failure, because it may concern only this destination."""
     with ConnectProxy(response=response) as corp:
         proxy = upstream(tmp_path, corp.url)
@@ -149,7 +149,7 @@ def test_upstream_proxy_that_does_not_listen_is_a_problem(tmp_path):
 
 
 @pytest.mark.parametrize(("absent", "by_name"), [(True, True), (False, False)])
-def test_name_is_decided_without_addresses_only_if_it_does_not_exist(tmp_path, absent, by_name):
+def test_policy_decides_without_addresses_only_if_the_name_does_not_exist(tmp_path, absent, by_name):
     async def lookup(_class, host, _port):
         raise ResolutionError(f"{host} does not resolve", absent=absent)
 

@@ -185,7 +185,7 @@ def test_long_message_passes_in_parts_within_bounded_memory(monkeypatch, api, se
         assert (found.request_facts.model, found.request_facts.stream) == ("gpt-6", True)
 
 
-def test_lane_after_the_held_part_of_a_request_is_known_at_its_end(monkeypatch):
+def test_stream_id_after_the_first_part_of_a_request_is_used_at_its_end(monkeypatch):
     monkeypatch.setattr(websocket_recording, "HOLD_BYTES", 1000)
     journal, recording = begun("/v1/responses", RESPONSES)
     for name in "ab":
@@ -235,7 +235,7 @@ def test_denied_request_does_not_pass_and_the_connection_continues(monkeypatch, 
     assert len(journal.exchanges) == 2
 
 
-def test_own_frame_waits_for_the_end_of_a_long_message(monkeypatch):
+def test_proxys_own_frame_waits_for_the_end_of_a_long_message(monkeypatch):
     monkeypatch.setattr(websocket_recording, "HOLD_BYTES", 1000)
     _, recording = begun("/v1/responses", RESPONSES, lambda: DENIED)
     data = server(b"x" * 5000)

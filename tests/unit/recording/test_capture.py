@@ -113,7 +113,7 @@ def test_record_has_times_trace_and_sizes() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "00-xyz", f"00-{'0' * 32}-{'b' * 16}-01", f"00-{'g' * 32}-{'b' * 16}-01"])
-def test_invalid_trace_is_left_out(value: str) -> None:
+def test_invalid_trace_is_omitted(value: str) -> None:
     record = capture(request_headers=[("traceparent", value)]).record("upstream_error", 2)
     assert (record.trace_id, record.span_id) == (None, None)
 

@@ -276,6 +276,6 @@ def test_base64_of_an_image_stays() -> None:
         assert mask(b'{"url": "data:image/png;base64,' + image + b'"}')[1] == 0
 
 
-def test_rules_name_nothing_that_a_policy_may_not() -> None:
+def test_names_of_masking_rules_are_valid_in_a_policy() -> None:
     assert all(re.fullmatch(r"[a-z][a-z0-9-]{0,31}", rule.name) for rule in RULES)
     assert masking.FINGERPRINT_DIGITS == 12

@@ -44,7 +44,7 @@ def no_otel_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_record_holds_line_time_severity_event_name_and_attributes():
+def test_record_contains_line_time_severity_event_name_and_attributes():
     record = LogRecord.FromString(encode_record(line(), '{"seq":1}', TIME))
     assert record.body.string_value == '{"seq":1}'
     assert (record.time_unix_nano, record.severity_text, record.severity_number) == (TIME, "WARN", 13)
@@ -172,7 +172,7 @@ def test_the_longest_record_stays_under_the_metadata_limit_of_loki():
     ("before", "namespace"),
     [({}, "resent-2"), ({"service.namespace": "agents"}, "agents/resent-2")],
 )
-def test_another_namespace_changes_nothing_else_of_a_resource(before, namespace):
+def test_another_namespace_does_not_change_other_attributes_of_a_resource(before, namespace):
     attributes = {"service.name": "p", "service.instance.id": "i", **before}
     again = with_namespace(with_namespace(encode_resource(Resource(attributes)), "resent-1"), "resent-2")
     assert again == encode_resource(Resource({**attributes, "service.namespace": namespace}))

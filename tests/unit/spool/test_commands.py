@@ -101,7 +101,7 @@ def test_the_exporter_is_woken(spool, path):
     assert spool.committed.is_set()
 
 
-def test_dropped_dead_letters_free_their_space_and_a_line_says_who_and_why(spool, path):
+def test_dropped_dead_letters_free_their_space_and_a_line_records_user_and_reason(spool, path):
     give(path, Action.DROP, (5, 6))
     spool.run_commands()
     assert spool.reader.line(5) is None and spool.stats()["dead_letter_bytes"] == 0
@@ -124,7 +124,7 @@ def test_lines_in_another_state_stay_as_they_are(spool, path, action):
         assert progress_of(db, command.id).changed == 0
 
 
-def test_command_that_was_carried_out_before_a_crash_is_not_repeated(spool, path):
+def test_command_that_ran_before_a_crash_is_not_repeated(spool, path):
     command = give(path, Action.RETRY, (5, 6))
     spool.run_commands()
     spool.dead_letter([5, 6], "too_old: again")
@@ -133,7 +133,7 @@ def test_command_that_was_carried_out_before_a_crash_is_not_repeated(spool, path
     assert states(spool)[5] == "dead_letter" and waiting(path) == []
 
 
-def test_long_command_goes_on_after_a_stop(path, monkeypatch):
+def test_long_command_continues_after_a_restart(path, monkeypatch):
     monkeypatch.setattr(commands, "MAX_LINES", 1)
     with filled(path) as spool:
         command = give(path, Action.RESEND, (1, 4))
@@ -149,7 +149,7 @@ def test_long_command_goes_on_after_a_stop(path, monkeypatch):
         check_totals(spool)
 
 
-def test_unreadable_command_is_set_aside_and_the_next_is_carried_out(spool, path):
+def test_unreadable_command_is_ignored_and_the_next_one_runs(spool, path):
     path.with_name("spool.db.command.0").write_text('{"action": "destroy"}')
     path.with_name("spool.db.command.1.tmp").write_text("{")
     give(path, Action.RETRY, (5, 6))
@@ -170,7 +170,7 @@ def test_command_waits_while_the_disk_cannot_be_written(spool, path):
     check_totals(spool)
 
 
-def test_flush_thread_carries_a_command_out(path):
+def test_flush_thread_runs_a_command(path):
     filled(path).close()
     with Spool(path, sync_seconds=0.01) as spool:
         give(path, Action.RETRY, (5, 6))
@@ -214,7 +214,7 @@ spool.run_commands()
 """
 
 
-def test_killed_process_loses_no_command_and_carries_none_out_twice(path):
+def test_killed_process_loses_no_command_and_repeats_none(path):
     with Spool(path, sync_seconds=None) as spool:
         for number in range(400):
             spool.add(EventRecord(event_name="openclaw.egress.policy", message=str(number)))

@@ -77,7 +77,7 @@ def test_lines_have_numbers_from_1_and_the_previous_lines_hash(spool):
     assert spool.head() == (2, hashlib.sha256(second.encode()).hexdigest())
 
 
-def test_number_chain_and_instance_go_on_after_a_restart(path):
+def test_number_chain_and_instance_continue_after_a_restart(path):
     with Spool(path, sync_seconds=None) as before:
         before.close_exchange(exchange("a"))
         instance = before.instance_id
@@ -523,7 +523,7 @@ def test_all_lines_of_an_exchange_are_dropped_together(path):
         assert spool.reader._read().execute(orphans).fetchone()[0] == 0
 
 
-def test_full_spool_in_mode_block_drops_nothing(path):
+def test_full_spool_in_mode_block_drops_no_line(path):
     with Spool(path, LIMIT, "block", sync_seconds=None) as spool:
         assert not spool.full
         fill(spool, 60)
@@ -551,7 +551,7 @@ def test_counters_agree_with_the_file(path):
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_file_and_directory_are_for_the_owner_alone(spool, path):
+def test_only_the_owner_can_access_file_and_directory(spool, path):
     spool.close_exchange(exchange("a"))
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     for name in path.parent.iterdir():

@@ -270,7 +270,7 @@ def test_groups_are_the_sums_of_single_rows(path, by, huge):
         assert dict(reader.usage(by)) == expected
 
 
-def test_day_is_the_local_one(monkeypatch):
+def test_day_is_in_the_local_time_zone(monkeypatch):
     with monkeypatch.context() as changed:
         changed.setenv("TZ", "Asia/Tokyo")
         time.tzset()

@@ -33,7 +33,7 @@ def test_destination_with_a_limit_below_the_rate_never_catches_up():
     assert found.share_of_limit > 1 and found.hours_to_catch_up is None
 
 
-def test_idle_destination_refuses_nothing():
+def test_idle_destination_refuses_no_push():
     found = outcome(hours=0, proxies=10)
     assert (found.refused_pushes, found.backlog_gigabytes) == (0, 0)
     assert found.oldest_hours < 0.1
@@ -47,14 +47,14 @@ def test_idle_destination_refuses_nothing():
         (["--burst-mb", "1"], "--burst-mb must be at least 1.9"),
     ],
 )
-def test_invalid_option_is_named(words, named, capsys):
+def test_invalid_option_is_reported(words, named, capsys):
     with pytest.raises(SystemExit) as stopped:
         scale.main(words)
     assert stopped.value.code == 2 and named in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("rate", "code"), [("4", 0), ("0.2", 1)])
-def test_exit_code_says_whether_the_destination_catches_up(rate, code, capsys):
+def test_exit_code_shows_whether_the_destination_catches_up(rate, code, capsys):
     words = ["--proxies", "20", "--bytes-per-exchange", "1000000", "--rate-mb", rate, "--json"]
     assert scale.main(words) == code
     assert (json.loads(capsys.readouterr().out)["hours_to_catch_up"] is None) is bool(code)

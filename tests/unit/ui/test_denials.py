@@ -47,7 +47,7 @@ def test_all_denials_are_read_while_there_is_time(path, monkeypatch):
     assert [one.time_ns for one in found] == sorted(one.time_ns for one in found)
 
 
-def test_reading_stops_when_its_time_is_over_and_says_since_when(path, monkeypatch):
+def test_reading_stops_at_its_time_limit_and_reports_the_oldest_time(path, monkeypatch):
     monkeypatch.setattr(ranges, "STEP", 7)
     times = iter(range(100))
     with SpoolReader(path) as reader:
@@ -67,7 +67,7 @@ def test_groups_are_the_most_frequent_first_with_their_remedy(path):
     assert str(views[0].remedy) == "classes.sandbox.allow: {host: h0.example, ports: [443]}"
 
 
-def test_groups_that_are_too_many_are_counted(path, monkeypatch):
+def test_groups_beyond_the_limit_are_counted(path, monkeypatch):
     monkeypatch.setattr(denials, "MAX_GROUPS", 1)
     with SpoolReader(path) as reader:
         found = denials.read_denials(reader, Filters(), lambda: 0.0).denials
@@ -129,7 +129,7 @@ def test_allowed_requests_are_those_of_the_period(path):
     assert sum(found.allowed.values()) == 2 and not found.denials
 
 
-def test_hosts_that_are_too_many_are_counted(monkeypatch):
+def test_hosts_beyond_the_limit_are_counted(monkeypatch):
     allowed = {("sandbox", f"h{number}.example", semconv.EVENT_TUNNEL): 10 + number for number in range(8)}
     (view,) = denials.class_views(["sandbox"], allowed, {})
     assert [host.host for host in view.hosts] == [f"h{number}.example" for number in range(7, 2, -1)]
@@ -162,7 +162,7 @@ def test_hostile_class_and_host_become_text_and_their_link_selects_them(tmp_path
         assert [row.id for row in reader.query(conditions.filters)] == ["01"]
 
 
-def test_class_that_reached_nothing_says_so(path):
+def test_class_without_allowed_traffic_is_shown(path):
     with SpoolReader(path) as reader:
         found = denials.read_denials(reader, Filters(), lambda: 0.0)
     groups, _ = denials.group_views(found.denials, lambda _: False)

@@ -183,14 +183,14 @@ def test_curl_command_quotes_the_method_that_an_agent_chose(method):
     assert done.stdout.decode().split("\0")[:-1] == ["--globoff", "--request", method, "https://a.example/{a,b}[1-9]"]
 
 
-def test_conversation_of_many_short_turns_is_cut_too():
+def test_conversation_of_many_short_turns_is_truncated():
     turns = [Turn("user", (Part(kind="text", text="b"),))] * 65_000
     kept, hidden = exchange.bounded(turns, exchange.SHOWN_CONVERSATION)
     assert len(kept) == exchange.SHOWN_CONVERSATION // exchange.PART_ROOM
     assert hidden == (65_000 - len(kept), 65_000 - len(kept))
 
 
-def test_parts_and_turns_without_text_are_counted_when_they_are_left_out():
+def test_omitted_parts_and_turns_without_text_are_counted():
     image = Part(kind="media", name="image/png", size=10)
     turns = [Turn("user", ()), Turn("user", (image, image)), Turn("assistant", (Part(kind="text", text="x" * 300),))]
     assert exchange.bounded(turns, 1000)[1] == (0, 0)
@@ -198,7 +198,7 @@ def test_parts_and_turns_without_text_are_counted_when_they_are_left_out():
     assert kept == turns[2:] and hidden == (3, 0)
 
 
-def test_body_that_was_recorded_only_in_part_is_named_beside_the_conversation(store):
+def test_page_reports_a_body_that_was_recorded_only_in_part(store):
     whole = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
     cut = Body(text=whole.decode(), size=10**6, truncated=True)
     row, lines, reader = store(request_body=cut, response_body=cut)
@@ -219,7 +219,7 @@ def test_body_that_was_recorded_only_in_part_is_named_beside_the_conversation(st
     assert exchange.view_of(row, lines, reader.digest).cuts == ["the record has only a part of the streamed message"]
 
 
-def test_page_says_how_much_of_a_conversation_it_leaves_out(store):
+def test_page_shows_the_omitted_amount_of_a_conversation(store):
     row, lines, reader = store()
     text = render("record.html", view=exchange.view_of(row, lines, reader.digest))
     assert not any(mark in text for mark in ("Not shown", "Turns can be missing", "sends less"))

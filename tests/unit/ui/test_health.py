@@ -49,7 +49,7 @@ def test_audit_shows_time_range_and_result():
         (None, "f: damaged; run it", "The last audit cannot be shown: f: damaged; run it", ""),
     ],
 )
-def test_page_says_what_to_do(last, unreadable, problem, warning):
+def test_page_shows_the_remedy(last, unreadable, problem, warning):
     found = section(last, unreadable)
     for text, expected in ((found.problem, problem), (found.warning, warning)):
         assert text.startswith(expected) and bool(text) == bool(expected)
@@ -81,7 +81,7 @@ def test_hostile_file_becomes_text():
     assert text.count("&lt;script&gt;") == 3
 
 
-def test_problem_of_the_audit_is_beside_its_facts_and_no_problem_of_the_proxy():
+def test_problem_of_the_audit_is_shown_with_it_and_not_as_a_problem_of_the_proxy():
     view = health.health_of(Status(running={"ok": True}), audits(replace(CLEAN, findings=1)), NOW)
     text = render("health.html", view=view)
     assert "The proxy is running." in text and '<p class="problem">The records differ' in text

@@ -47,7 +47,7 @@ def test_conditions_select_records(reader):
     assert search(reader, until="2020-01-01").lines == []
 
 
-def test_search_stops_when_its_time_is_over_and_continues_there(reader, monkeypatch):
+def test_search_stops_at_its_time_limit_and_continues_from_there(reader, monkeypatch):
     monkeypatch.setattr(ranges, "STEP", 50)
     times = iter(range(1000))
     page = search(reader, clock=lambda: float(next(times)), status="429")
@@ -59,7 +59,7 @@ def test_search_stops_when_its_time_is_over_and_continues_there(reader, monkeypa
 @pytest.mark.parametrize(
     ("name", "text"), [("status", "teapot"), ("code", "nope"), ("event", "x"), ("since", "soon"), ("until", "1e9y")]
 )
-def test_invalid_condition_is_named_and_matches_nothing(reader, name, text):
+def test_invalid_condition_is_reported_and_matches_no_record(reader, name, text):
     conditions = listing.conditions_of({name: text})
     assert conditions.problem.startswith(f"{name}: {text!r} is not valid; write ")
     assert listing.search_page(reader, conditions, None, lambda: 0.0).lines == []
@@ -90,7 +90,7 @@ def test_new_lines_that_were_not_searched_in_time_are_counted(reader, monkeypatc
     assert (found.lines, found.left_out, found.before) == ([], RECORDS - 10 - 3, RECORDS - 10 + 1)
 
 
-def test_new_records_that_are_too_many_are_counted_and_the_link_continues_with_them(reader, monkeypatch):
+def test_new_records_beyond_the_limit_are_counted_and_linked(reader, monkeypatch):
     monkeypatch.setattr(listing, "LIVE", 20)
     found = news(reader, 10)
     shown = [line.seq for line in found.lines]
@@ -99,7 +99,7 @@ def test_new_records_that_are_too_many_are_counted_and_the_link_continues_with_t
     assert [line.seq for line in search(reader, found.before).lines] == list(range(shown[0] - 1, 0, -1))
 
 
-def test_lines_and_left_out_lines_are_together_all_that_arrived(reader, monkeypatch):
+def test_each_line_that_arrived_is_shown_or_counted_as_left_out(reader, monkeypatch):
     """Check with several limits that the page either shows each new line or counts it as left out."""
     for step, most, reads in ((7, 1000, 2), (7, 13, 50), (1000, 120, 1), (1, 119, 119)):
         monkeypatch.setattr(ranges, "STEP", step)

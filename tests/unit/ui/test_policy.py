@@ -44,7 +44,7 @@ def test_policy_that_is_not_the_newest_has_no_uses(reader):
     assert policy.read_uses(reader, "old", 0, lambda: 0.0) is None
 
 
-def test_count_stops_when_its_time_is_over_and_says_since_when(reader):
+def test_count_stops_at_its_time_limit_and_reports_the_oldest_time(reader):
     times = iter(range(100))
     uses, since_ns, why, is_assumed = policy.read_uses(reader, "new", 0, lambda: float(next(times)))
     assert is_assumed
@@ -68,14 +68,14 @@ def test_lines_before_the_events_of_the_period_belong_to_the_policy_loaded_befor
     assert (found and (found[0].text(RULE), found[2])) == counted
 
 
-def test_damaged_event_names_no_policy(reader):
+def test_damaged_event_contains_no_policy_digest(reader):
     with closing(sqlite3.connect(reader.path)) as db, db:
         db.execute("UPDATE records SET otlp = x'00112233' WHERE seq = 11")
     assert policy.read_uses(reader, "new", 0, lambda: 0.0) is None
 
 
 @pytest.mark.parametrize("cause", ["pruned", "too far away"])
-def test_policy_that_no_event_names_is_an_assumption(reader, cause):
+def test_policy_without_an_event_is_shown_as_an_assumption(reader, cause):
     """Expect the page to count all lines of the period, because it finds no earlier record of a loaded policy."""
     if cause == "pruned":
         with closing(sqlite3.connect(reader.path)) as db, db:

@@ -15,7 +15,7 @@ def test_ranges_cover_each_line_once_newest_first():
     assert list(ranges.newest_first(1, 1, lambda: 0.0)) == []
 
 
-def test_no_range_begins_when_the_time_is_over():
+def test_no_range_begins_after_the_time_limit():
     times = iter([0.0, 0.1, ranges.READ_SECONDS])
     assert list(ranges.newest_first(1, 100, lambda: next(times))) == [(90, 100), (80, 90)]
 

@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "spool.db"
 
 
-def test_continued_conversation_is_a_session_and_each_turn_shows_what_it_added(path):
+def test_continued_conversation_is_a_session_and_each_exchange_shows_its_new_turns(path):
     store(path, said("a"), said("other"), said("a", "b", "c"), said("a", "b", "c", "d", "e"), said("a", "x", "y"))
     assert members(path, 4) == [
         (1, ["conversation"], ["s", "a"]),
@@ -85,7 +85,7 @@ def test_previous_response_connects_the_whole_chain(path):
         assert [seq for seq, _, _ in members(path, seq)] == [1, 2, 4]
 
 
-def test_text_that_names_a_response_connects_nothing(path):
+def test_response_id_in_a_text_does_not_connect_exchanges(path):
     store(path, {"input": "a"}, {"input": '{"previous_response_id": "resp_0"}'})
     assert [seq for seq, _, _ in members(path, 1)] == [1]
 
@@ -96,7 +96,7 @@ def test_other_clients_and_classes_are_no_part_of_it(path):
     assert [seq for seq, _, _ in members(path, 1)] == [1]
 
 
-def test_search_stops_when_its_time_is_over_and_says_which_lines_it_read(path):
+def test_search_stops_at_its_time_limit_and_reports_the_lines_read(path):
     store(path, *(said("a", "b", "c") for _ in range(9)))
     times = iter(range(100))
     with SpoolReader(path) as reader:
@@ -109,7 +109,7 @@ def test_search_stops_when_its_time_is_over_and_says_which_lines_it_read(path):
     assert re.findall(r'href="(/records/\d+/session)"', text) == ["/records/4/session"]
 
 
-def test_lines_that_are_too_far_away_are_named_as_not_searched(path, monkeypatch):
+def test_page_reports_lines_that_were_not_searched(path, monkeypatch):
     store(path, *(said("a", "b", "c") for _ in range(9)))
     with SpoolReader(path) as reader:
         row = next(reader.query(Filters().within(5, 6)))
@@ -122,7 +122,7 @@ def test_lines_that_are_too_far_away_are_named_as_not_searched(path, monkeypatch
     assert "Search around record 3" in render("session.html", view=view)
 
 
-def test_page_says_how_much_of_each_exchange_it_leaves_out(path):
+def test_page_shows_the_omitted_amount_of_each_exchange(path):
     store(path, said("a" * session.SHOWN), said("b" * (session.SHOWN + 7)))
     with SpoolReader(path) as reader:
         views = []

@@ -39,7 +39,7 @@ def searched(reader: SpoolReader, clock=lambda: 0.0, **filters) -> tuple[list[in
     return [row.seq for row in slowest], [row.seq for row in dearest], oldest_ns
 
 
-def test_slowest_and_dearest_are_those_of_the_whole_spool(reader, monkeypatch):
+def test_slowest_and_most_expensive_exchanges_of_the_whole_spool_are_listed(reader, monkeypatch):
     expected = list(range(40, 30, -1)), list(range(1, 11)), None
     assert searched(reader) == expected
     monkeypatch.setattr(ranges, "STEP", 7)
@@ -47,7 +47,7 @@ def test_slowest_and_dearest_are_those_of_the_whole_spool(reader, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [7, 10_000])
-def test_slowest_and_dearest_obey_period_and_class(reader, monkeypatch, step):
+def test_slowest_and_most_expensive_exchanges_are_limited_to_period_and_class(reader, monkeypatch, step):
     monkeypatch.setattr(ranges, "STEP", step)
     period = {"since_ns": BEGIN_NS + 10 * HOUR_NS, "until_ns": BEGIN_NS + 14 * HOUR_NS}
     assert searched(reader, **period) == ([13, 12, 11, 10], [10, 11, 12, 13], None)
@@ -56,7 +56,7 @@ def test_slowest_and_dearest_obey_period_and_class(reader, monkeypatch, step):
     assert searched(reader, until_ns=BEGIN_NS) == ([], [], None)
 
 
-def test_exchange_without_a_known_value_and_a_denial_are_no_candidates(tmp_path):
+def test_exchanges_without_the_value_and_denials_are_not_listed(tmp_path):
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
         spool.close_exchange(hostile_exchange("01", cost_usd=None, end_ns=0))
         spool.close_exchange(hostile_exchange("02", cost_usd=0.0))
@@ -77,7 +77,7 @@ def page(reader: SpoolReader, clock=lambda: 0.0) -> str:
     return render("usage.html", view=view, conditions=listing.conditions_of({}))
 
 
-def test_page_says_that_the_search_ended_early(reader, monkeypatch):
+def test_page_reports_that_the_search_ended_early(reader, monkeypatch):
     mark = "The slowest and dearest exchanges are only those since"
     assert mark not in page(reader)
     monkeypatch.setattr(ranges, "STEP", 7)
@@ -86,7 +86,7 @@ def test_page_says_that_the_search_ended_early(reader, monkeypatch):
     assert mark in text and TEXT not in text and "&lt;script&gt;" in text and "\\u202e" in text
 
 
-def test_page_says_how_many_days_it_leaves_out(reader, monkeypatch):
+def test_page_shows_the_number_of_omitted_days(reader, monkeypatch):
     assert "not shown" not in page(reader)
     monkeypatch.setattr(usage, "MAX_ROWS", 1)
     text = page(reader)

@@ -106,7 +106,7 @@ def test_each_wrong_byte_ends_the_stream_as_in_botocore() -> None:
         b"\xff",
     ],
 )
-def test_headers_that_are_none_end_the_stream(headers: bytes) -> None:
+def test_invalid_headers_end_the_stream(headers: bytes) -> None:
     found, stream = read(message(b"1") + framed(headers, b"2") + message(b"3"))
     assert ([one.payload for one in found], stream.damaged) == ([b"1"], True)
 
@@ -139,7 +139,9 @@ def test_long_message_is_skipped_without_keeping_it(size: int, right: bool) -> N
 
 
 @given(st.lists(st.one_of(st.just(message()), st.just(EVERY_TYPE), st.binary(max_size=40)), max_size=6), st.data())
-def test_any_bytes_give_what_botocore_finds_for_any_split(pieces: list[bytes], data: st.DataObject) -> None:
+def test_random_bytes_have_the_same_messages_as_in_botocore_for_every_split(
+    pieces: list[bytes], data: st.DataObject
+) -> None:
     body = b"".join(pieces)
     at = data.draw(st.integers(0, len(body)))
     found, stream = read(body[:at], body[at:])

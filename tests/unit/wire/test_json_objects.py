@@ -61,7 +61,7 @@ def test_object_over_the_limit_is_dropped_and_the_next_is_found(lines: bool) -> 
 
 
 @pytest.mark.parametrize("broken", [b'{"a": "', b'{"a": {', b'{"a": "x\\', b'"'])
-def test_incomplete_line_hides_no_other_line(broken: bytes) -> None:
+def test_incomplete_line_does_not_hide_another_line(broken: bytes) -> None:
     body = broken + b'\n{"b": 1}\n'
     dropped = 1 if broken.startswith(b"{") else 0
     for at in range(len(body) + 1):

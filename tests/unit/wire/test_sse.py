@@ -109,14 +109,14 @@ def other(*chunks: bytes) -> bytes:
     return bytes(stream.other)
 
 
-def test_lines_that_are_no_fields_are_kept_for_every_split() -> None:
+def test_lines_that_are_not_fields_are_stored_for_every_split() -> None:
     body = b': comment\nretry: 1\nevent: a\nid: 1\0\ndata: 1\n\n{\r\n  "error": {"code": 1}\r\n}'
     for at in range(len(body) + 1):
         assert other(body[:at], body[at:]) == b'{\n  "error": {"code": 1}\n}\n'
     assert other(b'data: 1\n\ndata: {"a"') == b""
 
 
-def test_lines_that_are_no_fields_are_kept_up_to_a_limit() -> None:
+def test_lines_that_are_not_fields_are_stored_up_to_a_limit() -> None:
     kept = other(*[b"x" * 1000 + b"\n\n"] * 1000)
     assert len(kept) == MAX_OTHER_BYTES
     assert kept.startswith(b"x" * 1000 + b"\nx")

@@ -76,7 +76,7 @@ def test_frame_of_the_proxy_is_read_back(size):
         (b"\x88\x00\x81\x00", "after the close frame"),
     ],
 )
-def test_bytes_that_are_no_frame_raise(data, problem):
+def test_invalid_frames_raise(data, problem):
     for step in (1, len(data)):
         with pytest.raises(FrameError, match=problem):
             read(FrameReader(masked=False), [data[at : at + step] for at in range(0, len(data), step)])
@@ -95,7 +95,7 @@ def test_any_bytes_are_frames_or_raise(data, masked):
         assert str(error)
 
 
-def test_reader_keeps_no_payload():
+def test_reader_stores_no_payload():
     reader = FrameReader(masked=False)
     list(reader.feed(b"\x82\x7f" + (1 << 40).to_bytes(8)))
     for _ in range(100):
