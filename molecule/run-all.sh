@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.." || exit
 mkdir -p build
 # Set a large terminal width, so that Molecule does not wrap the output of tests.
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
-# List the slowest tasks of each playbook at the end of its output.
-export ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks PROFILE_TASKS_TASK_OUTPUT_LIMIT=20
+# List the slowest tasks of each playbook at the end of its output. Load plugins once in each playbook run, not in each task.
+export ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks,preload PROFILE_TASKS_TASK_OUTPUT_LIMIT=20
+export ANSIBLE_CALLBACK_PLUGINS=$PWD/tests/support/callback_plugins
 scenarios=(bare_check collector rollback deployments default classes network)
 passed=0 failed=0 broken=() table=() playbooks=''
 trap '[[ -z $playbooks ]] || kill "$playbooks" 2>/dev/null' EXIT

@@ -28,6 +28,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "ANSIBLE_COLLECTIONS_PATH": str(collections),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/support/callback_plugins"),
+            "ANSIBLE_CALLBACKS_ENABLED": "preload",
             "ANSIBLE_LOCALHOST_WARNING": "false",
             **variables,
         }
