@@ -39,8 +39,8 @@ bench: setup ## measure stream delay, decisions, recording, masking and usage; w
 chaos: setup ## run floods and faults against the proxy on loopback (under six minutes); write build/chaos.json (THEMES="crash disk")
 	@$(BIN)/python -m tests.resilience
 
-attack: setup ## try egress bypasses from each container class in the lab (LEVEL=application|network); write build/attack.json
-	@PYTHONPATH=files/addon:molecule $(BIN)/python -m tests.security --level $(LEVEL)
+attack: setup ## try egress bypasses from each container class in the lab (LEVEL=application|network, SIBLINGS=1); write build/attack.json
+	@PYTHONPATH=files/addon:molecule $(BIN)/python -m tests.security --level $(LEVEL) $(if $(SIBLINGS),--siblings)
 
 contract: setup ## test Loki's contract against the fake, LOKI_URL=…, or LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh

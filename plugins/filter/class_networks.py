@@ -44,6 +44,9 @@ _value:
     subnet:
       description: Subnet of the network.
       type: str
+    parent:
+      description: Parent interface of the network on the host. If it is empty, Docker creates a dummy interface.
+      type: str
     gateway:
       description: Address that Docker regards as the network's gateway. No interface has it.
       type: str

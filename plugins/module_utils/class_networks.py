@@ -11,7 +11,7 @@ Network = Dict[str, str]
 
 
 def class_networks(given: Mapping[str, Any]) -> list[Network]:
-    """Return each class's network with its addresses: class, name, subnet, gateway, address, interface, range.
+    """Return each class's network with its addresses: class, name, subnet, parent, gateway, address, interface, range.
 
     The proxy has the second address of the subnet (``address``; ``interface`` adds the prefix length). Docker assigns
     addresses to containers from the upper half (``range``) only, so that no sandbox can take the proxy's address while
@@ -25,6 +25,7 @@ def class_networks(given: Mapping[str, Any]) -> list[Network]:
     for class_name, network in given.items():
         if not isinstance(network, Mapping) or not network.get("name") or not network.get("subnet"):
             raise ValueError("%s: write {name: NAME, subnet: SUBNET}" % class_name)
+        parent = str(network.get("parent") or "")
         try:
             subnet = ipaddress.IPv4Network(str(network["subnet"]))
         except ValueError as error:
@@ -41,13 +42,16 @@ def class_networks(given: Mapping[str, Any]) -> list[Network]:
                 "class": str(class_name),
                 "name": str(network["name"]),
                 "subnet": str(subnet),
+                "parent": parent,
                 "gateway": str(subnet.network_address + 1),
                 "address": address,
                 "interface": "%s/%d" % (address, subnet.prefixlen),
                 "range": str(list(subnet.subnets(prefixlen_diff=1))[1]),
             }
         )
-    names = [network["name"] for network in found]
-    if len(set(names)) != len(names):
-        raise ValueError("two classes have the network %s: give each class another name" % max(names, key=names.count))
+    for key, what in (("name", "network"), ("parent", "parent interface")):
+        values = [network[key] for network in found if network[key]]
+        if len(set(values)) != len(values):
+            twice = max(values, key=values.count)
+            raise ValueError("two classes have the %s %s: give each class another one" % (what, twice))
     return found

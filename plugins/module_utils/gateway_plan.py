@@ -72,7 +72,8 @@ _CLEARS = re.compile(
 # Commands that remove variables: `unset A B`, `env -u A`.
 _UNSETS = re.compile(r"(?:\bunset\s+(?:-v\s+)?|\s(?:-u\s*|--unset[= ]))(\w+(?:[ \t]+\w+)*)")
 _SECRET = re.compile(r"(?i)\A--?\S*(?:token|password|secret|key)")
-_SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
+# The default socket of the host's Docker daemon, and the directories that contain it.
+_HOST_SOCKET = re.compile(r"\A(?:(?:/var)?/run(?:/docker[.]sock)?/?|/var/?|/)\Z")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Options:
     bootstrap: str = "image"
     enforcement: str = "application"
     sandbox_daemon: str = "auto"
+    # Whether the daemon that the running gateway uses is the host's: same, other, or empty if it was not compared.
+    daemon_seen: str = ""
     proxy_url: str = "http://openclaw-proxy:8080"
     proxy_network: str = "openclaw-gateway-net"
     proxy_address: str = "172.30.0.250"
@@ -228,46 +231,119 @@ def make_plan(
 
 def _plan_siblings(plan: Plan, gateway: _Gateway, container: Settings) -> None:
     """Decide whether the sandboxes run in the host's Docker daemon, as siblings of the gateway."""
-    wanted = gateway.options.sandbox_daemon
-    found = _host_daemon(gateway, container)
-    if wanted == "host" or (wanted == "auto" and found):
-        plan.siblings = found or "openclaw_gateway_sandbox_daemon"
+    options = gateway.options
+    daemon = _declared_daemon(gateway, inputs.mounts(gateway.service), gateway.environment)
+    of_container = _declared_daemon(
+        gateway,
+        [(str(one.get("Source") or ""), str(one.get("Destination") or "")) for one in container.get("Mounts") or []],
+        inputs.image_environment(container.get("Config") or {}),
+    )
+    # The comparison is void if the running container does not have the setting that the compose files add.
+    seen = options.daemon_seen if of_container.where or not daemon.where else ""
+    where, kind = (daemon if daemon.where else of_container).where, (daemon if daemon.where else of_container).kind
+    has_socket = kind == "host" or seen == "same"
+    if seen:
+        kind = "host" if seen == "same" else "other" if where else ""
+    where = where or ("the container %s" % options.service if kind == "host" else "")
+    if options.sandbox_daemon == "host" or (options.sandbox_daemon == "auto" and kind == "host"):
+        plan.siblings = where or "openclaw_gateway_sandbox_daemon"
+    _check_daemon(plan, gateway, where, kind)
     # Warn in any case: with the setting `nested`, the gateway can still use the host's daemon.
-    if found:
+    if has_socket:
         plan.warnings.append(
             Problem(
                 "host-docker",
                 "%s can use the host's Docker daemon. A process in the gateway can therefore become root on the host,"
-                " and bypass the proxy with a container on another network" % gateway.options.service,
-                found,
+                " and bypass the proxy with a container on another network" % options.service,
+                where,
                 "Give the gateway its own Docker daemon, or a socket proxy that permits only the calls that OpenClaw"
                 " needs (SECURITY.md explains both).",
             )
         )
 
 
-def _has_socket(mounts: Iterable[tuple[str, str]]) -> bool:
-    """Return whether a mount, given as source and target, is a Docker socket or a directory that contains one.
+def _check_daemon(plan: Plan, gateway: _Gateway, where: str, kind: str) -> None:
+    """Refuse a Docker daemon that the role cannot identify, or in which it cannot confine the sandboxes."""
+    options = gateway.options
+    if kind == "unknown" and options.sandbox_daemon == "auto":
+        plan.problems.append(
+            Problem(
+                "daemon-unknown",
+                "%s uses a Docker daemon that may be the host's or another one, and cannot be asked now, because the"
+                " gateway does not run or has no `docker` command" % options.service,
+                where,
+                "Start the gateway (`docker compose up -d %s` in %s), so that the role can compare the daemons, or set"
+                " openclaw_gateway_sandbox_daemon to host or nested." % (options.service, options.compose_dir),
+            )
+        )
+    if kind != "other":
+        return
+    found = "%s uses another Docker daemon than the host's" % options.service
+    if options.sandbox_daemon == "host":
+        plan.problems.append(
+            Problem(
+                "other-daemon",
+                found + ", but openclaw_gateway_sandbox_daemon is host",
+                where,
+                "Mount the host's /var/run/docker.sock, or set openclaw_gateway_sandbox_daemon to auto.",
+            )
+        )
+        return
+    plan.warnings.append(
+        Problem(
+            "other-daemon",
+            found + ". The role sets the proxy in OpenClaw's sandbox settings, but creates no networks there",
+            where,
+            "Check that containers of that daemon reach %s, for example by connecting its container to %s."
+            % (options.proxy_address, options.proxy_network),
+        )
+    )
+    if gateway.is_network:
+        plan.problems.append(
+            Problem(
+                "other-daemon",
+                found + ", whose containers have egress besides the proxy",
+                where,
+                "Run the daemon in the gateway's container, or mount the host's /var/run/docker.sock.",
+                "network",
+            )
+        )
 
-    Look at the target too: a rootless daemon, Podman, or a variable without a value can give the source any name.
+
+@dataclass(frozen=True)
+class _Daemon:
+    """A Docker daemon outside of the gateway's container: the setting that names it, and which daemon it is.
+
+    The kind is ``host``, ``other`` or ``unknown``; empty if there is none.
     """
-    return any(_SOCKET.search(source) or target.endswith("/docker.sock") for source, target in mounts)
+
+    where: str = ""
+    kind: str = ""
 
 
-def _host_daemon(gateway: _Gateway, container: Settings) -> str:
-    """Return the setting by which the gateway reaches a Docker daemon outside of its container, or an empty string."""
-    mounted = [
-        *inputs.mounts(gateway.service),
-        *((str(one.get("Source") or ""), str(one.get("Destination") or "")) for one in container.get("Mounts") or []),
-    ]
-    if _has_socket(mounted):
-        return gateway.where("volumes")
-    of_container = inputs.image_environment(container.get("Config") or {})
-    daemon = gateway.environment.get("DOCKER_HOST") or of_container.get("DOCKER_HOST", "")
-    parts = urlsplit(daemon)
-    if parts.scheme in ("tcp", "http", "https", "ssh") and parts.hostname not in (None, "localhost"):
-        return "" if inputs.is_loopback(str(parts.hostname)) else gateway.where("environment.DOCKER_HOST")
-    return ""
+def _declared_daemon(gateway: _Gateway, mounts: Iterable[tuple[str, str]], environment: Mapping[str, str]) -> _Daemon:
+    """Find the Docker daemon outside of the gateway's container that mounts and environment give it."""
+    mounts = list(mounts)
+    if any(_HOST_SOCKET.search(source) for source, _target in mounts):
+        return _Daemon(gateway.where("volumes"), "host")
+    # Look at the target too: a rootless daemon, Podman, or a variable without a value can give the source any name.
+    if any(source.endswith("docker.sock") or target.endswith("/docker.sock") for source, target in mounts):
+        return _Daemon(gateway.where("volumes"), "unknown")
+    parts = urlsplit(environment.get("DOCKER_HOST", ""))
+    where = gateway.where("environment.DOCKER_HOST")
+    if parts.scheme == "unix":
+        covered = any((parts.path + "/").startswith(target.rstrip("/") + "/") for _source, target in mounts if target)
+        return _Daemon(where, "unknown") if covered else _Daemon()
+    if parts.scheme not in ("tcp", "http", "https", "ssh") or not parts.hostname:
+        return _Daemon()
+    if parts.hostname == "localhost" or inputs.is_loopback(parts.hostname):
+        # In the network namespace of the host or of another container, loopback can lead to any daemon.
+        return _Daemon(where, "unknown") if gateway.service.get("network_mode") else _Daemon()
+    for name, service in (gateway.project.get("services") or {}).items():
+        if parts.hostname in (name, (service or {}).get("container_name")):
+            sockets = any(_HOST_SOCKET.search(source) for source, _target in inputs.mounts(service or {}))
+            return _Daemon(where, "host" if sockets else "other")
+    return _Daemon(where, "unknown")
 
 
 def _reached_proxy_url(service: Settings, options: Options) -> str:
@@ -397,7 +473,8 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
         plan.loaded_by = "command" if entrypoint is None else "entrypoint"
     if gateway.is_network:
         own = entrypoint if entrypoint is not None else _entrypoint_text(gateway, start)
-        plan.class_networks = _class_networks(options)
+        # Siblings have networks of the host's daemon. Their classes need no rule in the gateway's namespace.
+        plan.class_networks = [] if plan.siblings else _class_networks(options)
         entrypoint = _firewall_entrypoint(plan, options) + inputs.words(own)
     if entrypoint is not None:
         plan.entrypoint = inputs.words(entrypoint)
@@ -481,7 +558,8 @@ def _class_networks(options: Options) -> list[str]:
 def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
     """Return the firewall entrypoint with its arguments. The comment at the top of the script describes them."""
     ports: list[str] = []
-    for name in ("gateway", "build"):
+    # Without a nested daemon, the gateway has no use for the listener of the class build.
+    for name in ("gateway",) if plan.siblings else ("gateway", "build"):
         port = str((options.classes.get(name) or {}).get("listen", 8080))
         if port not in ports:
             ports.append(port)
@@ -928,13 +1006,20 @@ def _check_requirements_of_level_network(plan: Plan, gateway: _Gateway) -> None:
             "network_mode",
             "Give the service its own network.",
         )
-    if _has_socket(inputs.mounts(gateway.service)):
+    if not plan.siblings and "host-docker" in [warning.code for warning in plan.warnings]:
         lacks(
             "docker-socket",
-            "has the host's Docker socket, or its directory, as a volume. A client of the host's Docker can bypass the"
-            " firewall rules",
+            "can use the host's Docker daemon, but its sandboxes run in another daemon, which the firewall entrypoint"
+            " cannot find then",
             "volumes",
-            "Give the gateway its own Docker daemon.",
+            "Remove the socket, or set openclaw_gateway_sandbox_daemon to auto.",
+        )
+    if plan.siblings.endswith(".DOCKER_HOST") and not gateway.environment.get("DOCKER_HOST", "").startswith("unix:"):
+        lacks(
+            "docker-host",
+            "reaches Docker over the network, and the internal network does not lead there",
+            "environment.DOCKER_HOST",
+            "Mount a Unix socket instead: the daemon's, or that of a socket proxy.",
         )
     user = str(gateway.service.get("user") or gateway.image.get("User") or "0").partition(":")[0]
     if user not in ("0", "root"):

@@ -89,6 +89,13 @@ options:
     type: str
     choices: [auto, host, nested]
     default: auto
+  daemon_seen:
+    description:
+      - Whether the Docker daemon that the running gateway uses is the host's. V(same), V(other), or empty if the two
+        were not compared.
+    type: str
+    choices: ["", same, other]
+    default: ""
   proxy_url:
     description: URL of the proxy's listener for the class gateway.
     type: str
@@ -167,10 +174,11 @@ problems:
   contains: &problem
     code:
       description: >-
-        A stable code. Codes: C(bootstrap-hidden), C(command-unreadable), C(docker-socket), C(environment-cleared),
-        C(host-docker), C(local-service), C(name-taken), C(network-mode), C(no-image), C(no-node), C(no-proxy-all),
-        C(no-service), C(only-interpolated), C(other-command), C(other-directory), C(other-entrypoint), C(other-files),
-        C(other-image), C(other-project), C(other-proxy), C(other-service), C(user), C(variable-overridden).
+        A stable code. Codes: C(bootstrap-hidden), C(command-unreadable), C(daemon-unknown), C(docker-host),
+        C(docker-socket), C(environment-cleared), C(host-docker), C(local-service), C(name-taken), C(network-mode),
+        C(no-image), C(no-node), C(no-proxy-all), C(no-service), C(only-interpolated), C(other-command),
+        C(other-daemon), C(other-directory), C(other-entrypoint), C(other-files), C(other-image), C(other-project),
+        C(other-proxy), C(other-service), C(user), C(variable-overridden).
       type: str
       sample: other-proxy
     found:
@@ -293,6 +301,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bootstrap": {"type": "str", "choices": ["image", "mount"], "default": "image"},
     "enforcement": {"type": "str", "choices": ["application", "network"], "default": "application"},
     "sandbox_daemon": {"type": "str", "choices": ["auto", "host", "nested"], "default": "auto"},
+    "daemon_seen": {"type": "str", "choices": ["", "same", "other"], "default": ""},
     "proxy_url": {"type": "str", "default": "http://openclaw-proxy:8080"},
     "proxy_network": {"type": "str", "default": "openclaw-gateway-net"},
     "proxy_address": {"type": "str", "default": "172.30.0.250"},

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.security import firewall, outside
+from tests.security import firewall, outside, siblings
 from tests.security.expected import AT_APPLICATION
 from tests.security.remote_exec import answers, attack, techniques
 from tests.security.vantage_points import PROXY, Level, Place, places
@@ -132,36 +132,61 @@ def everything(level: Level) -> list[Row]:
     run = secrets.token_hex(3)
     with places(level) as all_places:
         found = [place for place in all_places if level == "network" or place.name in AT_APPLICATION]
-        rows = [one for place in found for one in control(place, f"{run}-before")]
-        before = outside.here()
-        with ThreadPoolExecutor(len(found)) as pool:
-            results = list(pool.map(lambda place: outcomes_of(place, level, run), found))
+        rows, stray = _controls_and_attacks(found, level, run)
         gateway = next(place for place in found if place.name == "gateway")
-        for place, (one, _) in zip(found, results, strict=True):
-            rows += [*one, *loaded(place, gateway, run)]
-        stray = outside.since(before).unexplained(token for _, tokens in results for token in tokens.values())
+        for place in found:
+            rows += loaded(place, gateway, run)
         if level == "network":
             rows += firewall_restored(gateway)
-            rows.append(
-                row(
-                    gateway,
-                    "unexplained packets at the canary",
-                    len(stray),
-                    "packets",
-                    "0",
-                    not stray,
-                    str(stray[:3]),
-                )
-            )
-        forged = outside.forged()
-        rows.append(
-            row(gateway, "forged records after the attacks", len(forged), "forged", "0", not forged, "; ".join(forged))
-        )
-        return rows + [
-            {**one, "name": f"{one['name']}, after the attacks"}
+            rows.append(_unexplained(gateway, stray))
+        rows.append(_forged(gateway))
+        return rows + _controls_after(found, run)
+
+
+def everything_from_siblings(level: Level) -> list[Row]:
+    """Do the same from sibling containers of each class. No bypass may succeed, at either level."""
+    run = secrets.token_hex(3)
+    with siblings.places(level) as found:
+        rows, stray = _controls_and_attacks(found, "network", run)
+        pythons = {place.name: place.python for place in found} | {"bridge": siblings.on_the_bridge()}
+        heard = siblings.heard_by_the_host(pythons, found[0].knowledge)
+        rows += [
+            row(place, "raw frames to the host", heard[place.name], "received", "0", not heard[place.name])
             for place in found
-            for one in control(place, f"{run}-after")
         ]
+        control_heard = heard["bridge"]
+        rows.append(
+            row(found[0], "control: the host receives frames on a bridge", control_heard, "received", "1 or more",
+                control_heard > 0)
+        )  # fmt: skip
+        return [*rows, _unexplained(found[0], stray), _forged(found[0]), *_controls_after(found, run)]
+
+
+def _controls_and_attacks(found: list[Place], level: Level, run: str) -> tuple[list[Row], list[str]]:
+    """Run the positive controls and all techniques. Return the rows, and the packets that no technique explains."""
+    rows = [one for place in found for one in control(place, f"{run}-before")]
+    before = outside.here()
+    with ThreadPoolExecutor(len(found)) as pool:
+        results = list(pool.map(lambda place: outcomes_of(place, level, run), found))
+    rows += [one for result, _ in results for one in result]
+    return rows, outside.since(before).unexplained(token for _, tokens in results for token in tokens.values())
+
+
+def _unexplained(place: Place, stray: list[str]) -> Row:
+    return row(place, "unexplained packets at the canary", len(stray), "packets", "0", not stray, str(stray[:3]))
+
+
+def _forged(place: Place) -> Row:
+    forged = outside.forged()
+    return row(place, "forged records after the attacks", len(forged), "forged", "0", not forged, "; ".join(forged))
+
+
+def _controls_after(found: list[Place], run: str) -> list[Row]:
+    return [
+        {**one, "name": f"{one['name']}, after the attacks"}
+        for place in found
+        for one in control(place, f"{run}-after")
+    ]
 
 
 def main() -> int:
@@ -171,8 +196,11 @@ def main() -> int:
     parser.add_argument(
         "--json", action="store_true", help="print the results as JSON, in the format of build/attack.json"
     )
+    parser.add_argument(
+        "--siblings", action="store_true", help="attack from sibling containers of a gateway with the Docker socket"
+    )
     arguments = parser.parse_args()
-    rows = everything(arguments.level)
+    rows = everything_from_siblings(arguments.level) if arguments.siblings else everything(arguments.level)
     OUTPUT.parent.mkdir(exist_ok=True)
     text = json.dumps({"level": arguments.level, "results": rows}, indent=2)
     OUTPUT.write_text(text + "\n")

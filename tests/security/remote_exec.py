@@ -12,6 +12,7 @@ from tests.security.inside import (
     addresses,
     controls,
     core,
+    frames,
     http,
     load,
     local,
@@ -25,7 +26,7 @@ from tests.security.inside import (
 from tests.security.inside.core import REGISTRY, Knowledge, Technique
 from tests.support.docker_exec import completed
 
-MODULES = (core, sockets, tls_clienthello, wire, names, http, addresses, tls, local, load, records, controls)
+MODULES = (core, sockets, tls_clienthello, wire, names, http, addresses, tls, local, load, records, controls, frames)
 """The modules of :mod:`tests.security.inside`. Each imports only modules that precede it."""
 
 _UNPACK = """

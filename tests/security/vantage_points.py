@@ -108,7 +108,7 @@ def _hosts() -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _spellings(level: Level) -> tuple[Address, ...]:
+def spellings(level: Level) -> tuple[Address, ...]:
     """Return the addresses of VPS-2, the health port, the metadata service and VPS-1, each in unusual notations."""
     chance = random.Random(1)  # Use a fixed seed, so that each run chooses the same notations.
     inner = ("10.0.0.2", 22), ("127.0.0.1", 9464), ("169.254.169.254", 80), (PROXY[level], 9464), ("10.0.0.1", 22)
@@ -135,7 +135,7 @@ def _world(level: Level, place: str, class_name: str) -> Knowledge:
         resolver=INTERNET,
         hosts=_hosts(),
         inward=tuple(f"{name}.rebind.example.com" for name in INWARD),
-        spellings=_spellings(level),
+        spellings=spellings(level),
         lawful=LAWFUL if place == "gateway" else (),
     )
 
@@ -166,7 +166,7 @@ def _peer(stack: contextlib.ExitStack) -> str:
     return _container(stack, PEER, "--network", network, "--ip", f"{inner}.77", *rights)
 
 
-def _no_way_out_of_the_lab() -> None:
+def no_way_out_of_the_lab() -> None:
     """Check that every network of the lab is internal, because some targets are real internet addresses.
 
     Raises:
@@ -182,7 +182,7 @@ def _no_way_out_of_the_lab() -> None:
 @contextlib.contextmanager
 def places(level: Level) -> Iterator[list[Place]]:
     """Yield all test locations in the lab. Remove the test containers at the end."""
-    _no_way_out_of_the_lab()
+    no_way_out_of_the_lab()
     with contextlib.ExitStack() as stack:
         _network(stack, BROWSER_NETWORK[level])
         _network(stack, f"{OURS}-unknown")

@@ -1,22 +1,27 @@
 #!/bin/sh
 # Create the Docker network of a class.
 #
-#   class-network probe  CLASS NAME SUBNET GATEWAY RANGE    fail if it cannot be created, or exists with another subnet
-#   class-network check  CLASS NAME SUBNET GATEWAY RANGE    print the name if the network does not exist
-#   class-network create CLASS NAME SUBNET GATEWAY RANGE    create it and print the name
+#   class-network probe  CLASS NAME SUBNET GATEWAY RANGE PARENT    fail if it cannot be created, or exists with other settings
+#   class-network check  CLASS NAME SUBNET GATEWAY RANGE PARENT    print the name if the network does not exist
+#   class-network create CLASS NAME SUBNET GATEWAY RANGE PARENT    create it and print the name
+#
+# PARENT is a bridge without members, or empty: Docker then creates a dummy interface.
 set -eu
-action=$1 class=$2 name=$3 subnet=$4 gateway=$5 range=$6
+action=$1 class=$2 name=$3 subnet=$4 gateway=$5 range=$6 parent=$7
 create() { # create NAME
-  # `internal` omits routes out of the network, and `inhibit_ipv4` the address of the host, whose services the containers
-  # could otherwise reach.
-  docker network create --driver bridge --internal --opt com.docker.network.bridge.inhibit_ipv4=true \
+  # Use macvlan: its containers reach each other and nothing else. With the driver `bridge`, a container with raw sockets can
+  # send packets to every address of the host, because the host receives frames on the bridge. `internal` omits routes.
+  docker network create --driver macvlan --internal ${parent:+"--opt=parent=$parent"} \
     --subnet "$subnet" --gateway "$gateway" --ip-range "$range" --label "openclaw.egress.class=$class" "$1" >/dev/null
 }
-settings='{{range .IPAM.Config}}{{.Subnet}}{{end}} {{.Internal}} {{index .Labels "openclaw.egress.class"}} '
-settings="$settings"'{{index .Options "com.docker.network.bridge.inhibit_ipv4"}}'
+if [ -n "$parent" ] && ! { [ -d "/sys/class/net/$parent/brif" ] && [ -z "$(ls "/sys/class/net/$parent/brif")" ]; }; then
+  echo "$parent is not a bridge without members. Create one (ip link add NAME type bridge; ip link set NAME up)" >&2
+  exit 1
+fi
+settings='{{.Driver}} {{range .IPAM.Config}}{{.Subnet}}{{end}} {{.Internal}} {{index .Labels "openclaw.egress.class"}}'
 if found=$(docker network inspect --format "$settings" "$name" 2>/dev/null); then
-  [ "$found" != "$subnet true $class true" ] || exit 0
-  echo "the network $name exists with other settings ($found, not $subnet true $class true): remove it with" \
+  [ "$found" != "macvlan $subnet true $class" ] || exit 0
+  echo "the network $name exists with other settings ($found, not macvlan $subnet true $class): remove it with" \
     "\`docker network rm\`, or choose another name" >&2
   exit 1
 fi

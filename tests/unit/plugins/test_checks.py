@@ -788,8 +788,9 @@ def test_loki_is_queried_with_the_tenant_and_credentials_of_the_exporter(text, t
 
 def class_network(**changes: Any) -> str:
     found = {
+        "Driver": "macvlan",
         "Internal": True,
-        "Options": {"com.docker.network.bridge.inhibit_ipv4": "true"},
+        "Options": {"parent": "dm-0123456789ab"},
         "Containers": {"c": {"Name": "openclaw-proxy", "IPv4Address": "172.31.251.2/24"}},
     }
     return json.dumps([found | changes])
@@ -798,20 +799,30 @@ def class_network(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("network", "sandbox", "status", "found"),
     [
-        (class_network(), "openclaw-sbx-a|egress-sandbox|1", 0, "1 running sandboxes"),
-        (class_network(), "openclaw-sbx-a|none|1", 0, "1 running sandboxes"),
-        (class_network(), "mine|bridge|", 0, "0 running sandboxes"),
-        (class_network(), "openclaw-sbx-a|bridge|1", WARNING, "openclaw-sbx-a is on bridge"),
-        (class_network(Internal=False), "a|b|", 1, "is not internal"),
-        (class_network(Options={}), "a|b|", 1, "the host has an address on egress-sandbox"),
-        (class_network(Containers={}), "a|b|", 1, "the proxy is not at 172.31.251.2"),
+        (class_network(), "openclaw-sbx-a|egress-sandbox|1|", 0, "1 running sandboxes"),
+        (class_network(), "openclaw-sbx-browser-a|egress-browser|1|1", 0, "1 running sandboxes"),
+        (class_network(), "openclaw-sbx-a|none|1|", 0, "1 running sandboxes"),
+        (class_network(), "mine|bridge||", 0, "0 running sandboxes"),
+        (class_network(), "openclaw-sbx-a|bridge|1|", 1, "openclaw-sbx-a (class sandbox) is on bridge"),
+        (class_network(), "openclaw-sbx-a|egress-browser|1|", 1, "(class sandbox) is on egress-browser"),
+        (class_network(), "openclaw-sbx-browser-a|egress-sandbox|1|1", 1, "(class browser) is on egress-sandbox"),
+        (class_network(), "openclaw-sbx-a|bridge,egress-sandbox|1|", 1, "openclaw-sbx-a (class sandbox) is on bridge"),
+        (class_network(), "openclaw-sbx-a||1|", 1, "is on the network of another container"),
+        (class_network(Internal=False), "a|b||", 1, "is not an internal macvlan network"),
+        (class_network(Driver="bridge"), "a|b||", 1, "is not an internal macvlan network"),
+        (class_network(Options={"parent": "eth0"}), "a|b||", 1, "has the parent eth0"),
+        (class_network(Containers={}), "a|b||", 1, "the proxy is not at 172.31.251.2"),
     ],
 )
 def test_sandboxes_and_their_networks_are_checked(tmp_path, network, sandbox, status, found):
     docker = f"case $1 in network) echo '{network}' ;; *) echo '{sandbox}' ;; esac"
-    networks = json.dumps([{"name": "egress-sandbox", "address": "172.31.251.2"}])
-    got = run_check("sandbox-networks", tmp_path, docker, CLASS_NETWORKS=networks)
+    networks = [{"class": name, "name": f"egress-{name}", "address": "172.31.251.2"} for name in ("sandbox", "browser")]
+    variables = {"CLASS_NETWORKS": json.dumps(networks)}
+    got = run_check("sandbox-networks", tmp_path, docker, **variables)
     assert got[0] == status and found in got[1], got
+    # While site.yml deploys, sandboxes of before are a warning.
+    deploying = run_check("sandbox-networks", tmp_path, docker, DEPLOYING="yes", **variables)[0]
+    assert deploying == (WARNING if status and "is on" in found else status)
 
 
 @pytest.mark.parametrize(

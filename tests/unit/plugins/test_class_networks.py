@@ -37,3 +37,11 @@ def test_invalid_networks_are_reported(given, why):
     with pytest.raises(AnsibleFilterError, match="openclaw_egress_class_networks") as caught:
         class_networks(given)
     assert why in str(caught.value)
+
+
+def test_parents_differ_because_docker_accepts_a_parent_for_one_network_only():
+    given = {name: {"name": name, "subnet": f"10.9.{number}.0/24"} for number, name in enumerate(("a", "b"))}
+    assert [network["parent"] for network in class_networks(given)] == ["", ""]
+    given = {name: network | {"parent": "lab"} for name, network in given.items()}
+    with pytest.raises(AnsibleFilterError, match="two classes have the parent interface lab"):
+        class_networks(given)

@@ -307,28 +307,67 @@ def test_proxy_other_than_the_upstream_proxy_is_refused():
     assert len(other_proxies(plan)) == 1
 
 
+SOCKET = {"volumes": ["/var/run/docker.sock:/var/run/docker.sock"]}
+ROOTLESS = {"volumes": ["/run/user/1000/d.sock:/run/docker.sock:ro"]}
+REMOTE = {"environment": {"DOCKER_HOST": "tcp://dockerd:2375"}}
+LOOPBACK = {"environment": {"DOCKER_HOST": "tcp://127.0.0.1:2375"}}
+MOUNTED = {"Mounts": [{"Source": "/run/user/1000/d.sock", "Destination": "/run/docker.sock"}]}
+RUNNING = {"Config": {"Env": ["DOCKER_HOST=tcp://dockerd:2375"]}}
+OTHERS = {
+    "": {},
+    "socket proxy": {"dockerd": {"image": "p", "volumes": ["/var/run/docker.sock:/var/run/docker.sock:ro"]}},
+    "sidecar": {"dind": {"image": "docker:dind", "container_name": "dockerd", "privileged": True}},
+}
+
+
 @pytest.mark.parametrize(
-    ("service", "container", "wanted", "siblings"),
+    ("service", "container", "others", "seen", "wanted", "kind"),
     [
-        ({}, {}, "auto", ""),
-        ({}, {}, "host", "openclaw_gateway_sandbox_daemon"),
-        ({"volumes": ["/var/run/docker.sock:/var/run/docker.sock"]}, {}, "auto", "services.openclaw-gateway.volumes"),
-        ({"volumes": ["/var/run/docker.sock:/var/run/docker.sock"]}, {}, "nested", ""),
-        ({"volumes": ["/run/user/1000/d.sock:/run/docker.sock:ro"]}, {}, "auto", "services.openclaw-gateway.volumes"),
-        ({"volumes": ["docker:/var/lib/docker", "/srv:/srv"]}, {}, "auto", ""),
-        ({"environment": {"DOCKER_HOST": "tcp://socket-proxy:2375"}}, {}, "auto",
-            "services.openclaw-gateway.environment.DOCKER_HOST"),
-        ({"environment": {"DOCKER_HOST": "tcp://127.0.0.1:2375"}}, {}, "auto", ""),
-        ({"environment": {"DOCKER_HOST": "unix:///var/run/docker.sock"}}, {}, "auto", ""),
-        ({}, {"Mounts": [{"Source": "/run/docker.sock", "Destination": "/var/run/docker.sock"}]}, "auto",
-            "services.openclaw-gateway.volumes"),
-        ({}, {"Config": {"Env": ["DOCKER_HOST=tcp://socket-proxy:2375"]}}, "auto",
-            "services.openclaw-gateway.environment.DOCKER_HOST"),
+        ({}, {}, "", "", "auto", "nested"),
+        ({}, {}, "", "", "host", "host"),
+        ({}, {}, "", "other", "auto", "nested"),
+        # The entrypoint sets DOCKER_HOST, for example.
+        ({}, {}, "", "same", "auto", "host with access"),
+        (SOCKET, {}, "", "", "auto", "host with access"),
+        (SOCKET, {}, "", "", "nested", "nested with access"),
+        # The gateway has the socket, and a daemon of its own, which it uses.
+        (SOCKET, {"Mounts": [{"Source": "/run", "Destination": "/run"}]}, "", "other", "auto", "other with access"),
+        # The running container does not have the new socket yet.
+        (SOCKET, {}, "", "other", "auto", "host with access"),
+        ({"volumes": ["docker:/var/lib/docker", "/srv:/srv"]}, {}, "", "", "auto", "nested"),
+        ({}, {"Mounts": [{"Source": "/run/docker.sock", "Destination": "/var/run/docker.sock"}]}, "", "", "auto",
+            "host with access"),
+        (ROOTLESS, {}, "", "", "auto", "daemon-unknown"),
+        (ROOTLESS, {}, "", "", "host", "host"),
+        (ROOTLESS, MOUNTED, "", "other", "auto", "other"),
+        (ROOTLESS, MOUNTED, "", "same", "auto", "host with access"),
+        (REMOTE, {}, "", "", "auto", "daemon-unknown"),
+        (REMOTE, {}, "socket proxy", "", "auto", "host with access"),
+        (REMOTE, {}, "sidecar", "", "auto", "other"),
+        (REMOTE, {}, "sidecar", "", "host", "other-daemon"),
+        (REMOTE, RUNNING, "", "other", "auto", "other"),
+        (REMOTE, RUNNING, "", "same", "auto", "host with access"),
+        ({}, RUNNING, "", "", "auto", "daemon-unknown"),
+        (LOOPBACK, {}, "", "", "auto", "nested"),
+        (LOOPBACK | {"network_mode": "host"}, {}, "", "", "auto", "daemon-unknown"),
+        (LOOPBACK | {"network_mode": "host"}, {"Config": {"Env": ["DOCKER_HOST=tcp://[::1]:1"]}}, "", "same", "auto",
+            "host with access"),
+        ({"environment": {"DOCKER_HOST": "unix:///var/run/docker.sock"}}, {}, "", "", "auto", "nested"),
+        ({"environment": {"DOCKER_HOST": "unix:///sockets/d"}, "volumes": ["/srv/s:/sockets"]}, {}, "", "", "auto",
+            "daemon-unknown"),
     ],
 )  # fmt: skip
-def test_host_daemon_is_found_in_compose_files_and_in_the_container(service, container, wanted, siblings):
-    project = {"name": "p", "services": {"openclaw-gateway": {"command": ["node", "x"], **service}}}
-    plan = make_plan(project, project, None, container, Options(service="openclaw-gateway", sandbox_daemon=wanted))
-    assert plan.siblings == siblings
-    has_socket = siblings.startswith("services.") or wanted == "nested"
-    assert [one.code for one in plan.warnings] == (["host-docker"] if has_socket else [])
+def test_daemon_of_the_sandboxes_is_identified(service, container, others, seen, wanted, kind):
+    services = {"openclaw-gateway": {"command": ["node", "x"], **service}, **OTHERS[others]}
+    project = {"name": "p", "services": services}
+    options = Options(service="openclaw-gateway", sandbox_daemon=wanted, daemon_seen=seen)
+    plan = make_plan(project, project, None, container, options)
+    problems = [one.code for one in plan.problems if one.code.startswith(("daemon", "other-daemon"))]
+    warnings = [one.code for one in plan.warnings if one.code != "no-node"]
+    if kind.startswith("host"):
+        assert plan.siblings and problems == []
+    else:
+        assert not plan.siblings or kind == "other-daemon"
+        assert problems == ([kind] if kind in ("daemon-unknown", "other-daemon") else [])
+    assert ("host-docker" in warnings) == kind.endswith("with access")
+    assert ("other-daemon" in warnings) == kind.startswith("other ") or kind in ("other", "other-daemon")
