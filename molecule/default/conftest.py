@@ -14,7 +14,7 @@ import pytest
 
 from molecule.lab.hosts import NAME, OPENAI_KEY, agent_turn, in_gateway, provider_log, soon
 
-WEBSOCKET_MODEL = "openai/gpt-5.5"  # the lab's openclaw.json sets its transport
+WEBSOCKET_MODEL = "openai/gpt-5.5"  # the lab's openclaw.json sets the transport of this model
 PATHS = {"plain": "/v1/embeddings", "stream": "/v1/messages", "websocket": "/v1/responses"}
 MARKS = {way: f"lab-{way}-{secrets.token_hex(4)}" for way in PATHS}
 WATCH = (Path(__file__).parent / "connections.py").read_text()
@@ -22,9 +22,9 @@ WATCH = (Path(__file__).parent / "connections.py").read_text()
 
 @dataclass(frozen=True)
 class Calls:
-    """One call in each way: a plain response, a stream of events, and a WebSocket."""
+    """The results of three model calls: with a plain response, with a stream of events, and over a WebSocket."""
 
-    #: The remote address and port of each connection that the gateway had meanwhile.
+    #: The remote address and port of each connection that the gateway had during the calls.
     connections: list[tuple[str, int]]
     replies: dict[str, str]
     #: The log entries of the providers' responses. OpenClaw can also request embeddings of its own.
@@ -33,7 +33,10 @@ class Calls:
 
 @contextmanager
 def connections() -> Iterator[list[tuple[str, int]]]:
-    """Add the remote address and port of each connection that the gateway has during the block to the list."""
+    """Record the remote address and port of each connection that the gateway has within the context.
+
+    Yield the list, which is filled when the context exits.
+    """
     file = f"/tmp/watch-{secrets.token_hex(4)}"
     docker = ("docker", "exec", f"{NAME}-vps1", "docker", "exec", "--user", "node", "openclaw-gateway")
     command = (*docker, "python3", "-c", WATCH, file)
@@ -50,7 +53,10 @@ def connections() -> Iterator[list[tuple[str, int]]]:
 
 @pytest.fixture(scope="session")
 def calls() -> Calls:
-    """Make one call in each way. The embedding runs beside the turns, because each start of OpenClaw takes seconds."""
+    """Make one call of each kind. Request the embedding in parallel with the turns.
+
+    Each start of OpenClaw takes seconds.
+    """
     seen = len(provider_log())
     replies: dict[str, str] = {}
     embedding = (

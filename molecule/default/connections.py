@@ -15,7 +15,10 @@ GATEWAY_PORT = 18789
 
 
 def remotes():
-    """Yield the remote address of each connection as in /proc/net/tcp, without connections to the gateway's port."""
+    """Yield the remote address of each connection in the format of /proc/net/tcp.
+
+    Omit connections to the gateway's own port.
+    """
     for file in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(file).read_text().splitlines()[1:]:
             local, remote, state = line.split()[1:4]
@@ -24,7 +27,10 @@ def remotes():
 
 
 def readable(remote):
-    """Return `ADDRESS PORT` of an address in the kernel's form: hexadecimal, 32-bit words in reverse byte order."""
+    """Return an address of the kernel as `ADDRESS PORT`.
+
+    The kernel writes 32-bit hexadecimal words in reverse byte order.
+    """
     address, port = remote.split(":")
     words = bytes.fromhex(address)
     found = ipaddress.ip_address(b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4)))

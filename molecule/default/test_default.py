@@ -34,7 +34,7 @@ DENIED_SANDBOX = (
 
 @pytest.fixture(scope="module")
 def turn(calls):
-    """Return the agent's reply, and the log entry of the provider's response."""
+    """Return the agent's reply, and the log entry of the provider's response to this turn."""
     (entry,) = [entry for entry in calls.log if entry["path"] == PATHS["stream"]]
     return calls.replies["stream"], entry
 
@@ -192,7 +192,7 @@ def test_the_operators_files_keep_their_bytes():
     assert "These comments must survive" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
-# The command with which an operator runs site.yml.
+# The command by which an operator runs site.yml.
 SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.site")
 
 

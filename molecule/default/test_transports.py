@@ -1,4 +1,4 @@
-"""Test each way in which OpenClaw calls LLM providers: a plain response, a stream of events, and a WebSocket.
+"""Test each transport of OpenClaw's calls to LLM providers: a plain response, a stream of events, and a WebSocket.
 
 Each must be recorded completely, and no connection of the gateway may bypass the proxy.
 """
@@ -19,13 +19,13 @@ LOOPBACK = ("127.", "0.0.0.0", "::")
 
 
 def test_the_gateway_connects_to_the_proxy_and_to_nothing_else(calls):
-    """Expect also the telemetry on VPS-2, which does not use the proxy, and loopback."""
+    """Accept loopback, and the telemetry to VPS-2, which does not use the proxy. Expect no other connections."""
     outside = {peer for peer in calls.connections if not peer[0].startswith(LOOPBACK)}
     assert outside - {(TELEMETRY, 4318)} == {(PROXY, 8080)}
 
 
 def recorded(calls, query):
-    """Yield the way, labels, record and provider's log entry of each call whose record matches the query.
+    """Yield the transport, labels, record and provider's log entry of each call whose record matches the query.
 
     OpenClaw can request an embedding of a turn's text, so that more than one record can contain it.
     """

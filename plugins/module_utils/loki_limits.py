@@ -24,7 +24,7 @@ Config = Mapping[str, Any]
 # What the proxy sends. A unit test compares these numbers with the addon's constants and with encoded pushes.
 LONGEST_LINE_BYTES = 200_000
 # Size of the largest push as Loki's rate limits count it (lines and metadata), and size of the gRPC message that
-# carries it.
+# contains it.
 LARGEST_PUSH_BYTES = 2_100_000
 LARGEST_MESSAGE_BYTES = 3_000_000
 # Limits of the metadata of one line: attributes, severity, trace, scope, and the resource attributes that are not
@@ -44,7 +44,7 @@ QUERY_RESULT_BYTES = 16 * 2**20
 
 # Resource attributes that queries, dashboards and the audit use as labels.
 LABELS = ("service.name", "service.instance.id")
-# Resource attribute that gives lines that the proxy resends late a stream of their own.
+# Resource attribute by which lines that the proxy resends late get a separate stream.
 RESENT_LABEL = "service.namespace"
 # Attributes of records that queries and dashboards filter by.
 ATTRIBUTES = (
@@ -153,7 +153,7 @@ def make_limits(rates: Sequence[float]) -> List[Limit]:
     Omit Loki's rate limits if no proxy has a maximum export rate.
     """
     paced = [rate for rate in rates if rate > 0]
-    push = "Loki refuses a push that exceeds it, every time"
+    push = "Loki always refuses a push that exceeds it"
     return [
         Limit(
             "limits_config.max_line_size", "bytes", "256KB", LONGEST_LINE_BYTES, "256KB",
@@ -176,7 +176,7 @@ def make_limits(rates: Sequence[float]) -> List[Limit]:
         ),
         Limit(
             "server.grpc_server_max_recv_msg_size", "bytes", "4194304", LARGEST_MESSAGE_BYTES, str(QUERY_RESULT_BYTES),
-            "Loki refuses a larger push with 503, every time",
+            "Loki always refuses a larger push with 503",
         ),
         Limit(
             "server.grpc_server_max_recv_msg_size", "bytes", "4194304", QUERY_RESULT_BYTES, str(QUERY_RESULT_BYTES),
@@ -356,8 +356,8 @@ def _check_labels(config: Config) -> Iterator[Finding]:
         yield Finding(key, text % (key, " and ".join(missing)), True, lines)
     elif actions[RESENT_LABEL] not in ("index_label", None):
         text = (
-            "%s does not make %s a label. Lines that the proxy resends late go to a stream of their own by this label. "
-            "Without it Loki refuses them. Put the rule first."
+            "%s does not make %s a label. By this label, lines that the proxy resends late get a separate stream. "
+            "Without this stream, Loki refuses the lines. Put the rule first."
         )
         yield Finding(key, text % (key, RESENT_LABEL), False, lines)
 

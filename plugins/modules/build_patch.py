@@ -14,7 +14,7 @@ description:
   - Adds one section near the top of the shell script that builds the gateway's image. The section wraps C(docker). For
     builds of the gateway's image it creates C(proxy-bootstrap.cjs) and a copy of the Dockerfile in a temporary
     directory, adds a C(COPY) line to that copy, and runs the same command with C(--file) and C(--build-context). In the
-    image, root owns the file, every user can read it, and it lies in the working directory of the image's stage.
+    image, the file is in the working directory of the stage, root owns it, and every user can read it.
   - After the build, successful or not, the section deletes the temporary directory, before the script's own restore
     step (C(git checkout), C(git restore), C(git stash), a C(trap), a change of branch). It never writes to the clone,
     so a killed build changes nothing there. It sets no trap. The script's exit status does not change.
@@ -23,8 +23,8 @@ description:
     variable, and in programs that the script runs, such as C(make). All other commands run unmodified. If no command
     can build the gateway's image with the bootstrap, the module fails with the line and the remedy, and does not change
     the script.
-  - All other lines of the script stay byte for byte. O(state=absent) restores the script exactly. The module replaces
-    or removes the section of an earlier release.
+  - All other lines of the script stay unchanged, byte for byte. O(state=absent) restores the script exactly. The module
+    replaces or removes the section of an earlier release.
 attributes:
   check_mode:
     support: full
@@ -74,7 +74,7 @@ notes:
   - The host needs Python 3.8 or later as C(python3) when the script runs.
   - Builds from standard input (C(-), C(-f -)) and from URLs run without the bootstrap.
   - C(--build-context) needs BuildKit of Docker 23 or later. For older versions and C(DOCKER_BUILDKIT=0) the section
-    builds a temporary image that holds the bootstrap only, and C(COPY) takes the file from there.
+    builds a temporary image that contains only the bootstrap, and C(COPY) copies the file from this image.
   - The module replaces or removes an edited section, with a warning. Keep your own changes outside of the two marks.
   - The module replaces the file atomically and keeps its owner and mode.
 seealso:

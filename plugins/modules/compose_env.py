@@ -13,12 +13,12 @@ author:
 description:
   - Sets and removes variables in the C(.env) file of a compose project. Adds compose files to C(COMPOSE_FILE) and
     removes them.
-  - All other lines stay byte for byte, including comments, quotes, line ends and a missing final newline. Adding and
-    removing a variable restores the original file. A C(COMPOSE_FILE) at the end of the file gets a line break, also if
-    the file had none, so that a line that is appended by hand does not change it.
-  - If C(COMPOSE_FILE) is set, compose does not search for its default files. So the module writes the absolute paths
-    of all files in effect (the base file and the override that compose finds, or the files in C(COMPOSE_FILE)),
-    followed by the added files. A comment above the entry keeps the previous entry for O(compose_files_remove).
+  - All other lines stay unchanged, including comments, quotes, line ends and a missing final newline. If a variable is
+    added and then removed, the file is the original one again. A C(COMPOSE_FILE) at the end of the file gets a line
+    break, also if the file had none, so that a line that is appended by hand does not change it.
+  - If C(COMPOSE_FILE) is set, compose does not search for its default files. So the module writes the absolute paths of
+    all files in effect (the base file and the override that compose finds, or the files in C(COMPOSE_FILE)), followed
+    by the added files. A comment above the entry contains the previous entry, which O(compose_files_remove) restores.
 attributes:
   check_mode:
     support: full
@@ -135,7 +135,8 @@ def shown(name: str, value: str | None) -> str:
 def diff_of(path: str, before: Dotenv, after: Dotenv, names: list[str]) -> dict[str, Any]:
     """Return the diff of the changed variables ``names``.
 
-    Asterisks replace all values except that of COMPOSE_FILE, so mark a changed value: both sides would look the same.
+    Replace all values except that of COMPOSE_FILE with asterisks. Mark a changed value, because both sides would
+    otherwise look the same.
     """
     sides = {"before": "", "after": "", "before_header": path, "after_header": path}
     for name in names:
@@ -156,7 +157,7 @@ def write(module: AnsibleModule, path: str, text: str, is_new: bool) -> None:
     if is_new:
         os.chmod(path, 0o600)
         if os.geteuid() == 0:
-            # Give the file to the owner of the project. Compose reads it, so that user could not run Compose otherwise.
+            # Give the file the owner of the project: Compose reads the file when this user runs it.
             directory = os.stat(os.path.dirname(path))
             os.chown(path, directory.st_uid, directory.st_gid)
 

@@ -11,11 +11,11 @@ version_added: 0.1.0
 author:
   - openclaw.egress maintainers (@openclaw)
 description:
-  - Keeps a manifest with the previous state of every item that the collection changes. The first record wins, so
-    later runs keep the original. The module writes and fsyncs the manifest before the change.
-  - Record a path before a change, and mark it as written after the change. Restoring an unedited path gives it its
-    previous bytes, owner and mode, or deletes it if it did not exist. An edited path is left unchanged and reported
-    as V(drifted), so that the caller can remove its own part.
+  - Keeps a manifest with the previous state of every item that the collection changes. Only the first record of an item
+    counts, so that later runs preserve the original state. The module writes and fsyncs the manifest before the change.
+  - Record a path before a change, and mark it as written after the change. To restore an unedited path, the module
+    writes its previous bytes, owner and mode, or deletes the path if it did not exist. An edited path is left unchanged
+    and reported as V(drifted), so that the caller can remove its own part.
   - Items that are not paths (images, networks, firewall rules) contain the data that the caller needs to undo them.
 attributes:
   check_mode:

@@ -96,7 +96,7 @@ def test_default_configuration_gives_no_problem_and_warns_of_large_results_only(
     assert check_config(corrected(config, found), TODAY) == []
 
 
-PUSH = "Loki refuses a push that exceeds it, every time"
+PUSH = "Loki always refuses a push that exceeds it"
 WRONG = [
     (
         "limits_config.max_line_size", "64KB",
@@ -136,7 +136,7 @@ WRONG = [
     ),
     (
         "server.grpc_server_max_recv_msg_size", 1048576,
-        "is 1048576. The minimum is 3000000 bytes: Loki refuses a larger push with 503, every time.",
+        "is 1048576. The minimum is 3000000 bytes: Loki always refuses a larger push with 503.",
         "grpc_server_max_recv_msg_size: 16777216",
     ),
     (
