@@ -811,7 +811,7 @@ def test_ordinary_traffic_is_not_logged(spool, store, caplog):
     assert caplog.messages == []
 
 
-def test_few_responses_with_status_429_are_no_problem_but_many_are(spool, store, caplog):
+def test_many_responses_with_status_429_are_a_problem_but_few_are_not(spool, store, caplog):
     fill(spool, 100, 1000)
     refusal = (429, OCTETS, loki_says(RATE))
     seen, assigned = [], threading.Event()

@@ -118,7 +118,7 @@ def test_check_mode_reports_the_same_invalid_configuration_as_a_run(vps2, status
 
 @pytest.mark.parametrize("status", [403, 404])
 @pytest.mark.parametrize("check", [[], ["--check"]])
-def test_configuration_hidden_by_a_reverse_proxy_is_a_warning_with_the_limits_to_check(vps2, status, check):
+def test_configuration_hidden_by_a_reverse_proxy_causes_a_warning_with_the_limits_to_check(vps2, status, check):
     vps2.loki.faults.set(status=status, path="/config")
     done = vps2.play("", *check)
     said = " ".join(done.stdout.split())
@@ -129,7 +129,7 @@ def test_configuration_hidden_by_a_reverse_proxy_is_a_warning_with_the_limits_to
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "requires a tenant or credentials"), (403, ""), (404, "")])
-def test_configuration_that_the_role_should_edit_but_cannot_read_stops(vps2, status, said):
+def test_configuration_that_the_role_should_edit_but_cannot_read_stops_the_role(vps2, status, said):
     vps2.configure(CONFIG)
     vps2.loki.faults.set(status=status, path="/config")
     found = vps2.bad(loki_otlp_manage_config=True)
@@ -198,13 +198,13 @@ def test_export_rate_of_the_gateway_is_compared_with_the_limits(vps2):
     assert "per_stream_rate_limit: 10MB" in said
 
 
-def test_large_results_of_queries_are_a_warning(vps2):
+def test_large_results_of_queries_cause_a_warning(vps2):
     done = vps2.play("")
     assert done.returncode == 0
     assert "grpc_server_max_send_msg_size: 16777216" in done.stdout
 
 
-def test_refused_record_stops_before_the_first_change(vps2):
+def test_refused_test_record_stops_the_role_before_the_first_change(vps2):
     vps2.loki.faults.set(status=400, count=None)
     (vps2.at / "rules").mkdir()
     said = vps2.bad(loki_otlp_prometheus_rules_dir=str(vps2.at / "rules"))

@@ -198,13 +198,13 @@ def test_client_reaches_only_the_destination_of_its_tunnel(proxy, corp, provider
     "target",
     ["www.example.com:{port}%0d%0aX-Evil:1", "www.example.com@evil.example.org:{port}", "www.example.com:{port}\tx"],
 )
-def test_target_of_connect_cannot_carry_a_header(proxy, corp, providers, target):
+def test_target_of_connect_cannot_contain_a_header(proxy, corp, providers, target):
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, target.format(port=providers.port))) in (400, 403)
     assert corp.heads == []
 
 
-def test_bytes_after_the_response_to_connect_are_the_origins(behind, tmp_path):
+def test_bytes_after_the_response_to_connect_are_from_the_origin(behind, tmp_path):
     with ConnectProxy(HOSTS, greeting=b"220 hello from the origin\r\n") as corp, listener() as (port, _):
 
         def opened(text):

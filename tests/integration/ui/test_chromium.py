@@ -123,7 +123,7 @@ def test_new_records_appear_as_text(browser, tmp_path):
             watched.context.close()
 
 
-def test_lines_that_are_not_shown_are_a_row_with_a_link(tab):
+def test_omitted_lines_are_shown_as_a_row_with_a_link(tab):
     news = {"newest": 9, "lines": [], "left_out": 1234, "before": 3}
     event = f"id: 9\ndata: {json.dumps(news)}\n\n"
     tab.page.route("**/events?**", lambda route: route.fulfill(content_type="text/event-stream", body=event))

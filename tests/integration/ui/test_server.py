@@ -133,7 +133,7 @@ def test_bodies_are_downloads_that_no_browser_shows(page):
     ["/records/99", "/records/2/request", "/records/2.har", "/records/x", "/static/../access.py", "/static/no.css",
      "/records/999999999999999999", "/static/..%2fserver.py"],
 )  # fmt: skip
-def test_missing_pages_are_404(page, path):
+def test_missing_page_has_status_404(page, path):
     assert page.get(path).status == 404
 
 

@@ -119,7 +119,7 @@ def test_every_tampering_of_loki_is_found(path, loki, name):
     assert findings(result) == [set(), expected]
 
 
-def test_duplicate_lines_in_loki_are_no_finding(path, loki, monkeypatch):
+def test_duplicate_lines_in_loki_cause_no_finding(path, loki, monkeypatch):
     _, lines = chains.read_chain(path)
     push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), lines)
     push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), [(lines[2].time_ns + 1, lines[2].text)])
@@ -271,7 +271,7 @@ def test_damaged_result_is_reported(tmp_path, text):
     assert last_audit.gauges(tmp_path) == {}
 
 
-def test_path_of_other_bytes_than_utf_8_can_be_shown(tmp_path):
+def test_path_with_invalid_utf8_can_be_shown(tmp_path):
     last_audit.write(tmp_path, last_audit.LastAudit(findings=0, time=1.0, sources=["spool /\udcff"]))
     last_audit.write_failure(tmp_path, "/\udcff: refused", 2.0)
     found = last_audit.read(tmp_path)

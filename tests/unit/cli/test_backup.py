@@ -319,7 +319,7 @@ def test_restore_refuses_to_overwrite_records_without_an_option(path, tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_damaged_spool_is_put_aside_with_its_log(path, tmp_path):
+def test_damaged_spool_is_moved_aside_with_its_wal(path, tmp_path):
     done("backup", tmp_path / "one.backup")
     path.write_bytes(b"garbage" * 1000)
     Path(f"{path}-wal").write_bytes(b"log")

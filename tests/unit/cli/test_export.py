@@ -53,7 +53,7 @@ def test_archive_without_bodies_has_only_their_sizes(state):
     assert [entry["request"]["bodySize"] for entry in json.loads(text)["log"]["entries"]][1] == len(LONG)
 
 
-def test_archive_of_a_time_without_exchanges_is_empty(state):
+def test_archive_of_a_period_without_exchanges_is_empty(state):
     assert json.loads(egress("export", "--format", "har", "--until", "2020-01-01").stdout)["log"]["entries"] == []
 
 

@@ -44,13 +44,13 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
         {"ok": True, "ca": "none"},
     ],
 )
-def test_report_of_another_program_is_none(answer, report):
+def test_report_of_another_program_is_ignored(answer, report):
     answer.append(json.dumps(report).encode())
     assert health_check.ask("/readyz") is None
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b"[" * 100_000])
-def test_response_without_json_is_no_report(answer, body):
+def test_response_without_json_does_not_count_as_a_report(answer, body):
     answer.append(body)
     assert health_check.ask("/readyz") is None
 

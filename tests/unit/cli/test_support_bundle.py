@@ -144,7 +144,7 @@ def test_damaged_event_has_no_message(state):
     ]
 
 
-def test_events_of_an_older_spool_without_totals_are_there(state):
+def test_bundle_contains_the_events_of_an_older_spool_without_totals(state):
     with closing(sqlite3.connect(state / "spool.db")) as db, db:
         db.executescript("DROP TABLE usage_hours; PRAGMA user_version = 1")
     found = json.loads(egress("support-bundle").stdout)["spool"]

@@ -138,7 +138,7 @@ def test_error_is_a_turn():
     assert turn.role == "error" and "overloaded_error" in turn.parts[0].text
 
 
-def test_assembled_message_of_a_stream():
+def test_assembled_message_of_a_stream_has_turns():
     messages = [
         {"role": "assistant", "parts": [{"type": "reasoning", "content": "Hm."}, {"type": "text", "content": "Rain."}]}
     ]
@@ -148,7 +148,7 @@ def test_assembled_message_of_a_stream():
     ]
 
 
-def test_result_with_pictures_names_their_sizes():
+def test_result_with_images_contains_their_sizes():
     picture = {"type": "image", "source": {"media_type": "image/png", "data": PICTURE}}
     result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "seen"}, picture]}
     (turn,) = request_turns(json.dumps({"messages": [{"role": "user", "content": [result]}]}))
@@ -196,7 +196,7 @@ def test_additional_member_does_not_hide_a_turn(added: dict[str, Any]):
     assert [turn.parts[0].text for turn in turns] == ["real", "fake"]
 
 
-def test_image_of_openrouter_is_shown_and_named_in_a_stream() -> None:
+def test_image_of_openrouter_is_shown_and_recorded_in_a_stream() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
     message = {"role": "assistant", "content": "Here", "images": [image]}
     shown = (Part(kind="text", text="Here"), Part(kind="media", name="image/png", size=3))

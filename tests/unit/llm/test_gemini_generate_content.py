@@ -375,7 +375,7 @@ def test_feedback_without_a_reason_is_not_a_refusal() -> None:
         (None, None),
     ],
 )
-def test_error_is_its_status(error: Any, word: str | None) -> None:
+def test_error_type_is_the_status_of_the_error(error: Any, word: str | None) -> None:
     assert plain({"error": error}).error_type == word
     facts = read(EVENTS, stream(chunk({"text": "a"}), {"error": error}))
     assert facts.error_type == word

@@ -279,7 +279,7 @@ def new_reason(number: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("path", "event"), [("/v1/messages", new_usage), ("/v1/realtime", new_reason)])
-def test_memory_of_ever_new_names_is_bounded(path: str, event: Callable[[int], dict[str, object]]) -> None:
+def test_memory_of_events_with_new_names_is_bounded(path: str, event: Callable[[int], dict[str, object]]) -> None:
     reader = message_reader(path)
     assert reader is not None
     tracemalloc.start()

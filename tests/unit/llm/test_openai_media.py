@@ -79,7 +79,7 @@ def test_error_without_an_outer_object_is_read(path: str) -> None:
     assert read(path, {"message": "x", "type": "unknown"}).error_type is None
 
 
-def test_total_of_voyage_ai_is_the_input() -> None:
+def test_total_of_voyage_ai_counts_as_input() -> None:
     assert read(EMBEDDINGS, {**EMBEDDED, "usage": {"total_tokens": 8}}).usage == Usage(8)
 
 

@@ -111,7 +111,7 @@ def test_prices_below_were_checked_against_this_version_of_the_data() -> None:
         ("openrouter", "openai/gpt-4o", (1000, 100), {"stated_cost": 0.5}, 0.5),
     ],
 )
-def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens, billing, dollars):
+def test_cost_of_a_known_call_equals_the_price_list(prices, provider, model, tokens, billing, dollars):
     assert cost(prices, provider, model, facts(*tokens, **billing)) == pytest.approx(dollars, rel=1e-9)
 
 
@@ -193,7 +193,7 @@ def test_host_at_list_prices_has_a_cost(prices, provider, host, model):
 
 
 @pytest.mark.parametrize("provider", ["openrouter", "perplexity", "x_ai"])
-def test_provider_that_states_its_costs_has_none_without(prices, provider):
+def test_cost_is_unknown_if_a_provider_that_reports_costs_omits_it(prices, provider):
     known = {"openrouter": "openai/gpt-4o", "perplexity": "sonar", "x_ai": "grok-4.6"}[provider]
     assert cost(prices, provider, known, facts(1000, 100)) is None
 
@@ -239,7 +239,7 @@ def test_request_options_that_affect_the_price_are_read(path, body, requested):
     } | requested
 
 
-def test_peak_price_of_deepseek_is_unknown_because_holidays_are(prices):
+def test_peak_price_of_deepseek_is_unknown(prices):
     hours = [1_795_996_800_000_000_000 + hour * 3600 * 10**9 for hour in range(24)]  # 2026-11-30, a Monday
     known = [
         cost(prices, "deepseek", "deepseek-v4-pro", facts(1000, 100), when, "api.deepseek.com") is not None

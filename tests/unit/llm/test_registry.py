@@ -37,7 +37,7 @@ def test_path_matches_exactly_one_api(name: str, path: str) -> None:
         ("/v1beta/models/gemini-2%2e5-flash%3AgenerateContent", "/v1beta/models/gemini-2.5-flash:generateContent"),
     ],
 )
-def test_other_spelling_of_a_path_is_read_alike(spelled: str, path: str) -> None:
+def test_path_in_another_spelling_belongs_to_the_same_api(spelled: str, path: str) -> None:
     assert api_of(spelled) is api_of(path)
     assert is_model_api("host.example", spelled) is is_model_api("host.example", path)
     assert read_request("host.example", spelled, b'{"model": "m"}') == read_request(

@@ -81,7 +81,7 @@ def test_error_of_google_is_read_in_each_form(path: str) -> None:
     assert read(stream, "text/event-stream", b"data: " + error + b"\n\n").error_type == "UNAVAILABLE"
 
 
-def test_error_of_the_maker_in_a_stream_is_read() -> None:
+def test_error_of_the_vendor_in_a_stream_is_read() -> None:
     event = b'data: {"type": "error", "error": {"type": "overloaded_error", "message": "no"}}\n\n'
     path = CLAUDE.format("global", "streamRawPredict")
     assert read(path, "text/event-stream", event).error_type == "overloaded_error"

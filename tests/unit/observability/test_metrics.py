@@ -68,7 +68,7 @@ def test_call_counts_in_the_metrics_of_the_conventions():
     assert value(metrics, f"{name}_bucket", **labels, error_type="", le="2.56") == 1
 
 
-def test_boundaries_are_those_of_the_conventions():
+def test_bucket_boundaries_equal_those_of_the_conventions():
     metrics = Metrics()
     metrics.count_call(call())
     found: dict[str, set[float]] = {}

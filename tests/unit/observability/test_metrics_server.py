@@ -31,7 +31,7 @@ def test_metrics_are_served_and_nothing_else(server):
         assert refused.value.code == 404
 
 
-def test_port_in_use_is_an_error_with_a_remedy(server):
+def test_port_in_use_causes_an_error_with_a_remedy(server):
     with pytest.raises(HealthError, match=r"cannot listen on 127\.0\.0\.1:\d+ \(metrics\).*EGRESS_METRICS_LISTEN"):
         MetricsServer("127.0.0.1", server.port, CollectorRegistry())
 

@@ -835,7 +835,7 @@ def test_sandboxes_and_their_networks_are_checked(tmp_path, network, sandbox, st
         ("/srv/data|/data", ["DOCKER_HOST=tcp://socket-proxy:2375"], WARNING, "DOCKER_HOST tcp://socket-proxy:2375"),
     ],
 )
-def test_access_to_the_hosts_docker_is_a_warning(tmp_path, mount, variables, status, found):
+def test_access_to_the_hosts_docker_causes_a_warning(tmp_path, mount, variables, status, found):
     config = json.dumps({"Env": variables})
     docker = f"case $3 in mounts) echo '{mount}' ;; config) echo '{config}' ;; esac"
     got = run_check("gateway-host-docker", tmp_path, docker, MOUNT_PAIRS="mounts", CONFIG="config")

@@ -151,7 +151,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("key", "value", "message", "line"), WRONG)
-def test_wrong_setting_stops_and_the_printed_lines_correct_it(key, value, message, line):
+def test_wrong_setting_stops_the_role_and_the_printed_lines_correct_it(key, value, message, line):
     config = changed((key, value))
     (found,) = stopping(config)
     assert found.key == key and message in found.message
@@ -180,7 +180,7 @@ SLOW = [
 
 
 @pytest.mark.parametrize(("key", "value", "message", "line"), SLOW)
-def test_setting_that_loses_no_record_now_is_a_warning(key, value, message, line):
+def test_setting_that_loses_no_record_now_causes_a_warning(key, value, message, line):
     config = changed((key, value))
     assert stopping(config) == []
     found = [finding for finding in warnings(config) if finding.key == key]
@@ -189,7 +189,7 @@ def test_setting_that_loses_no_record_now_is_a_warning(key, value, message, line
     assert [finding.key for finding in warnings(corrected(config, found)) if finding.key == key] == []
 
 
-def test_truncation_of_the_proxys_lines_stops():
+def test_truncation_of_the_proxys_lines_stops_the_role():
     found = stopping(changed(("limits_config.max_line_size_truncate", True), ("limits_config.max_line_size", "64KB")))
     assert [finding.key for finding in found] == ["limits_config.max_line_size", "limits_config.max_line_size_truncate"]
     assert "Loki cuts records without an error" in found[1].message
@@ -257,7 +257,7 @@ def test_fast_gateway_needs_higher_rates():
     assert stopping(corrected(MAIN, found), 10_000_000, 2_500_000) == []
 
 
-def test_gateway_without_a_maximum_rate_is_a_warning():
+def test_gateway_without_a_maximum_rate_causes_a_warning():
     found = [finding for finding in warnings(MAIN, 0) if finding.key == "limits_config.per_stream_rate_limit"]
     assert "a gateway exports without a maximum rate" in found[0].message and found[0].lines == ()
 
@@ -346,7 +346,7 @@ def test_labels_of_the_audit_are_required(rules, missing):
     assert stopping(corrected(config, [found])) == []
 
 
-def test_missing_label_of_resent_lines_is_a_warning():
+def test_missing_label_of_resent_lines_causes_a_warning():
     rules = [{"action": "index_label", "attributes": ["service.name", "service.instance.id"]}]
     config = changed((RESOURCE, {"ignore_defaults": True, "attributes_config": rules}))
     assert stopping(config) == []
@@ -365,7 +365,7 @@ def test_missing_label_of_resent_lines_is_a_warning():
         {"action": "index_label"},
     ],
 )
-def test_unreadable_rules_do_not_stop(rules):
+def test_unreadable_rules_do_not_stop_the_role(rules):
     config = changed((RESOURCE, {"ignore_defaults": True, "attributes_config": rules}))
     assert stopping(config) == []
     (found,) = [one for one in warnings(config) if one.key.startswith(RESOURCE)]
@@ -393,7 +393,7 @@ def test_rules_of_other_attributes_are_accepted():
     assert stopping(changed((RESOURCE, None))) == []
 
 
-def test_dropped_attribute_of_records_is_a_warning():
+def test_dropped_attribute_of_records_causes_a_warning():
     rules = [{"action": "drop", "regex": r"openclaw\.egress\.c.*"}, {"action": "drop", "regex": "(?<x"}]
     found = warnings(changed(("limits_config.otlp_config.log_attributes", rules)))
     assert "log_attributes drops openclaw.egress.class, openclaw.egress.code. Queries" in found[-1].message
@@ -453,14 +453,14 @@ def test_v13_needs_tsdb(period):
         [{"store": "tsdb", "from": "2024-01-01"}],
     ],
 )
-def test_unreadable_schema_does_not_stop(periods):
+def test_unreadable_schema_does_not_stop_the_role(periods):
     config = changed(("schema_config.configs", periods))
     assert stopping(config) == []
     assert "schema_config.configs is" in warnings(config)[0].message
     assert "which this role cannot read. It was not checked: v13 on tsdb" in warnings(config)[0].message
 
 
-def test_unreadable_permission_of_metadata_does_not_stop():
+def test_unreadable_permission_of_metadata_does_not_stop_the_role():
     config = changed(("limits_config.allow_structured_metadata", "perhaps"))
     assert stopping(config) == []
     assert "is perhaps, which this role cannot read" in warnings(config)[0].message
@@ -505,11 +505,11 @@ def test_filter_refuses_other_input():
 
 
 # ── what the proxy sends ─────────────────────────────────────────────────────────────────────────────────────────────
-def test_default_rate_is_the_proxys():
+def test_default_rate_equals_that_of_the_proxy():
     assert Settings.model_fields["export_max_bytes_per_second"].default == limits.EXPORT_BYTES_PER_SECOND
 
 
-def test_attributes_exist():
+def test_every_checked_attribute_is_one_that_the_proxy_sends():
     names = {value for name, value in vars(semconv).items() if name.isupper() and isinstance(value, str)}
     assert set(limits.ATTRIBUTES) - names == set()
 

@@ -457,7 +457,7 @@ def test_every_ipv6_address_of_a_special_range_is_refused(address: IPv6Address) 
         ]
     ),
 )
-def test_no_ipv6_address_that_carries_an_ipv4_address_passes(inner: IPv4Address, prefix: str) -> None:
+def test_ipv6_address_that_contains_an_ipv4_address_is_refused(inner: IPv4Address, prefix: str) -> None:
     assert guard_reason(IPv6Address(f"{prefix}{inner}")) is not None
 
 

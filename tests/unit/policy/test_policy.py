@@ -271,7 +271,7 @@ def test_deny_rule_with_ports_matches_only_these() -> None:
     assert decide(policy, "sandbox", at("a.example", 443)).allow
 
 
-def test_decision_names_the_most_specific_rule() -> None:
+def test_decision_contains_the_most_specific_rule() -> None:
     policy = class_with("allow: ['*', '*.example', '*.b.example', a.b.example]\n")
     rules = [
         decide(policy, "sandbox", at(host)).rule for host in ("a.b.example", "x.b.example", "x.example", "other.test")
@@ -845,7 +845,7 @@ def test_policy_is_loaded_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.wording
-def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_causes_an_error(tmp_path: Path) -> None:
     remedy = "check the path and that the proxy's user may read it"
     for path, problem in ((tmp_path / "none.yml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(PolicyError) as refused:
@@ -905,11 +905,11 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize(("action", "rules"), list(WARNINGS))
-def test_probable_mistakes_are_warnings(action: str, rules: str) -> None:
+def test_probable_mistakes_cause_warnings(action: str, rules: str) -> None:
     assert list(class_with(rules, action).warnings) == [f"policy.yml:{text}" for text in WARNINGS[action, rules]]
 
 
-def test_fixed_address_that_every_class_refuses_is_a_warning() -> None:
+def test_fixed_address_that_every_class_refuses_causes_a_warning() -> None:
     assert list(read(HEAD + "resolve: {llm.example: 10.1.2.3}\n").warnings) == [
         "policy.yml:6: resolve.llm.example: 10.1.2.3 is private (10.0.0.0/8, RFC 1918), "
         "so the address guard refuses it; add an exception in `addresses`"

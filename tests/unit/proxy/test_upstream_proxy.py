@@ -139,7 +139,7 @@ def test_failure_after_connect_is_not_reported_as_a_problem_of_the_upstream_prox
         assert proxy.report()["problem"] == ""
 
 
-def test_upstream_proxy_that_does_not_listen_is_a_problem(tmp_path):
+def test_upstream_proxy_that_does_not_listen_is_reported_as_a_problem(tmp_path):
     with ConnectProxy() as corp:
         url = corp.url
     proxy = upstream(tmp_path, url)

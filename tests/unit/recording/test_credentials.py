@@ -256,7 +256,7 @@ def test_scan_of_a_hostile_body_takes_linear_time(name, size):
     assert len(scan._text) + len(scan._names) == 0
 
 
-def test_carry_over_is_bounded():
+def test_bytes_kept_between_chunks_are_bounded():
     scan = CredentialScan(None)
     for _ in range(50):
         scan.feed(b"x" * 10_000)

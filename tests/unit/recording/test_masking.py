@@ -105,7 +105,7 @@ def test_every_rule_has_an_example() -> None:
         "toolu_01A09q90qw90lq917835lq9",
     ],
 )
-def test_text_that_only_resembles_a_secret_stays(text: str) -> None:
+def test_text_that_only_resembles_a_secret_is_not_masked(text: str) -> None:
     assert mask(text.encode()) == (text.encode(), 0)
 
 
@@ -132,7 +132,7 @@ def test_secret_in_a_pem_is_masked_in_each_form_of_its_lines() -> None:
     assert body[:64] not in mask_text(pem[:700]), "the beginning of an incomplete key must be masked too"
 
 
-def test_fingerprints_are_those_of_the_documented_commands() -> None:
+def test_fingerprints_equal_those_of_the_documented_commands() -> None:
     _, secret = GENERATED[0]
     command = f"printf %s '{secret}' | sha256sum | cut -c1-12"
     assert subprocess.check_output(command, shell=True, text=True).strip() in mask_text(secret)
@@ -269,7 +269,7 @@ def test_secret_after_a_hostile_body_is_masked() -> None:
         assert written(rule, secret).encode() in in_pieces(data + b'\n"' + secret.encode() + b'"', [4096]), name
 
 
-def test_base64_of_an_image_stays() -> None:
+def test_base64_of_an_image_is_not_masked() -> None:
     source = random.Random(7)
     for _ in range(5):
         image = base64.b64encode(source.randbytes(300_000))

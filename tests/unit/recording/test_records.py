@@ -239,7 +239,7 @@ def test_denial_has_class_destination_rule_and_reason():
     assert line.attributes["openclaw.egress.code"] == fields["code"] == "no_rule"
 
 
-def test_an_event_carries_its_message_and_attributes():
+def test_event_contains_its_message_and_attributes():
     (line,) = lines_of(EventRecord(event_name="openclaw.egress.policy", message="loaded", attributes={"x": 1}))
     assert (json.loads(line.json), line.attributes["x"]) == ({"message": "loaded", "x": 1}, 1)
 

@@ -20,6 +20,6 @@ def test_each_invisible_character_and_no_other_is_escaped(text, lines):
     assert escape(text, lines=lines) == "".join(piece for _, piece in found)
 
 
-def test_escapes_are_those_of_python():
+def test_escapes_equal_those_of_python():
     assert escape("a\x1b\u202e\U000e0001\n", lines=True) == "a\\x1b\\u202e\\U000e0001\n"
     assert escape("a\n\tb") == "a\\x0a\\x09b"

@@ -115,7 +115,7 @@ def test_dropped_dead_letters_free_their_space_and_a_line_records_user_and_reaso
 
 
 @pytest.mark.parametrize("action", [Action.RETRY, Action.DROP])
-def test_lines_in_another_state_stay_as_they_are(spool, path, action):
+def test_lines_in_another_state_are_not_changed(spool, path, action):
     before = states(spool)
     command = give(path, action, (1, 4), (7, 99))
     spool.run_commands()

@@ -343,7 +343,7 @@ def test_totals_of_old_hours_are_deleted(path, monkeypatch):
     assert [key[0] - START // HOUR_NS for key in totals(path)] == [10, 11]
 
 
-def test_range_of_hours(path):
+def test_totals_are_limited_to_a_range_of_hours(path):
     times = [START]
     with opened(path, times) as spool:
         for hour in range(4):

@@ -23,7 +23,7 @@ def test_tunnels_on_two_ports_keep_two_cookies():
 
 
 @pytest.mark.parametrize("given", [None, "", "wrong", "\ud800", "é"])
-def test_only_the_token_is_the_token(given):
+def test_only_the_exact_token_is_accepted(given):
     assert not access.is_token(given, "right") and access.is_token("right", "right")
 
 

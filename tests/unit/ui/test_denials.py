@@ -104,7 +104,7 @@ def reached(path: Path, host: str, count: int, class_name: str = "sandbox", *, b
                 spool.close_exchange(hostile_exchange(f"{host}{number}", host=host, class_name=class_name))
 
 
-def test_allowed_requests_are_counted_by_class_and_host_whatever_the_other_conditions(path, monkeypatch):
+def test_allowed_requests_are_counted_by_class_and_host_without_the_other_conditions(path, monkeypatch):
     reached(path, "a.example", 3)
     reached(path, "b.example", 4, by_tunnel=True)
     reached(path, "a.example", 2, by_tunnel=True)

@@ -116,7 +116,7 @@ def test_response_over_a_websocket_is_a_conversation(store, nested):
 
 
 @pytest.mark.parametrize("sent", [[], [{"type": 1}], [{"type": "session.update", "session": [1]}]])
-def test_messages_of_another_api_are_no_conversation(store, sent):
+def test_messages_of_another_api_have_no_conversation(store, sent):
     row, lines, reader = store(**socket_of(sent, [{"type": "response.done", "response": {"output": [1, {}]}}]))
     assert not exchange.view_of(row, lines, reader.digest).turns
 

@@ -52,7 +52,7 @@ def test_count_stops_at_its_time_limit_and_reports_the_oldest_time(reader):
     assert since_ns == ranges.time_of(reader, 24)
 
 
-def test_uses_of_a_whole_period_have_no_limit(reader):
+def test_uses_are_counted_over_the_whole_period(reader):
     since_ns = ranges.time_of(reader, 20)
     uses, counted_since_ns, why, is_assumed = policy.read_uses(reader, "new", since_ns, lambda: 0.0)
     assert not is_assumed

@@ -90,7 +90,7 @@ def test_response_id_in_a_text_does_not_connect_exchanges(path):
     assert [seq for seq, _, _ in members(path, 1)] == [1]
 
 
-def test_other_clients_and_classes_are_no_part_of_it(path):
+def test_other_clients_and_classes_do_not_belong_to_the_session(path):
     store(path, said("a"), {"client": "10.0.0.2", **said("a", "b", "c")})
     store(path, said("a", "b", "c"), class_name="browser")
     assert [seq for seq, _, _ in members(path, 1)] == [1]

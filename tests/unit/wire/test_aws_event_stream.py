@@ -118,7 +118,7 @@ def test_impossible_lengths_end_the_stream_although_their_crc_is_right(total: in
     assert (len(found), stream.damaged, len(stream._held)) == (1, True, 0)
 
 
-def test_incomplete_message_at_the_end_is_no_message() -> None:
+def test_incomplete_message_at_the_end_is_dropped() -> None:
     found, stream = read(message(b"1") + message(b"2")[:-1])
     assert ([one.payload for one in found], stream.damaged, stream.dropped) == ([b"1"], False, 0)
 

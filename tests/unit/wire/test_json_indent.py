@@ -12,11 +12,11 @@ def test_json_is_indented():
 
 
 @pytest.mark.parametrize("text", ["", "word", '{"a":', "[" * 100_000])
-def test_other_text_stays_as_it_is(text):
+def test_other_text_is_unmodified(text):
     assert indented(text) == text
 
 
-def test_deep_nesting_that_would_multiply_the_length_stays_as_it_is():
+def test_deeply_nested_json_is_not_indented():
     text = "[" * 900 + "0," * 20_000 + "0" + "]" * 900
     assert indented(text) == text
     flat = json.dumps(list(range(20_000)))
