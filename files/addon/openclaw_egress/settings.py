@@ -118,7 +118,7 @@ _PROXY_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[a-z0-9_]([a-z0-9._-]*[a-z0-9
 
 @dataclass(frozen=True, slots=True)
 class ClassNetworks:
-    """Dedicated networks of classes.
+    """Dedicated networks of classes. All classes of a gateway may share one network.
 
     ``interfaces`` maps a class name to the proxy's address and prefix length in its network.
     """
@@ -130,7 +130,7 @@ class ClassNetworks:
         """Parse a text such as ``sandbox=172.31.251.2/24,browser=172.31.252.2/24``.
 
         Raises:
-            ValueError: the text does not have this form, names a class twice, or two networks overlap.
+            ValueError: the text does not have this form, names a class twice, or two different networks overlap.
         """
         found: dict[str, IPv4Interface] = {}
         for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -144,7 +144,7 @@ class ClassNetworks:
             if "/" not in interface:
                 raise ValueError(f"write the prefix length of the network, as in {name}={interface}/24")
             for other, known in found.items():
-                if one.network.overlaps(known.network):
+                if one != known and one.network.overlaps(known.network):
                     raise ValueError(f"the networks of {other} and {name} overlap")
             found[name] = one
         return cls(found)
@@ -158,7 +158,7 @@ class ClassNetworks:
         """Return the network because of which the listener of a class refuses the client, or None.
 
         1. If the class has a network, refuse clients outside of it.
-        2. Otherwise, refuse clients in the network of another class.
+        2. Otherwise, refuse clients in the network of any class.
 
         It is not sufficient that the listener has an address in the network only: a client that can set routes reaches
         every address of the proxy through any of its interfaces.
@@ -344,11 +344,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("EGRESS_OPEN_TO_NETWORK"),
         description="Allow an address that is not loopback with the built-in policy, whose class is `open`.",
     )
-    neighbours: Annotated[Neighbours | None, NoDecode] = Field(
-        default=None,
+    neighbours: Annotated[tuple[Neighbours, ...], NoDecode] = Field(
+        default=(),
         validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
-        description="NETWORK=ADDRESS,…: in this network, only these addresses may connect. Empty: every address may "
-        "connect.",
+        description="NETWORK=ADDRESS,…: in this network, only these addresses may connect. Semicolons separate further "
+        "networks. Empty: every address may connect.",
     )
     health_port: int = Field(
         default=HEALTH_PORT,
@@ -394,7 +394,7 @@ class Settings(BaseSettings):
     @classmethod
     def _read_neighbours(cls, value: object) -> object:
         if isinstance(value, str):
-            return Neighbours.read(value) if value.strip() else None
+            return tuple(Neighbours.read(part) for part in value.split(";") if part.strip())
         return value
 
     @field_validator("upstream_proxy", mode="before")

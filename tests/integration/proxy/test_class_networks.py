@@ -48,6 +48,16 @@ def test_network_decides_the_class_even_of_a_client_that_reaches_another_address
         assert {row.class_name for row in refused} == set(listening)
 
 
+def test_classes_of_a_gateway_share_a_network_that_no_other_gateway_reaches(tmp_path, providers):
+    networks = "gateway=127.81.0.2/16,build=127.81.0.2/16,sandbox=127.82.0.2/16,browser=127.82.0.2/16"
+    with make_proxy(tmp_path, providers, EGRESS_CLASS_NETWORKS=networks) as proxy:
+        first, second = {"gateway", "build"} & set(proxy.ports), {"sandbox", "browser"} & set(proxy.ports)
+        at = dict.fromkeys(first, "127.81.0.2") | dict.fromkeys(second, "127.82.0.2")
+        for source, own in (("127.81.0.9", first), ("127.82.0.9", second)):
+            served = {name for name, address in at.items() if answer(address, proxy.ports[name], source) is True}
+            assert served == own
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -57,6 +67,7 @@ def test_network_decides_the_class_even_of_a_client_that_reaches_another_address
         ("=172.31.251.2/24", "name one class"),
         ("sandbox=172.31.251.2/24,sandbox=172.31.252.2/24", "each class once"),
         ("sandbox=172.31.251.2/24,browser=172.31.251.129/25", "the networks of sandbox and browser overlap"),
+        ("sandbox=172.31.251.2/24,browser=172.31.251.3/24", "the networks of sandbox and browser overlap"),
         ("sandbox=fd00::2/64", "write CLASS=ADDRESS/PREFIX"),
     ],
 )

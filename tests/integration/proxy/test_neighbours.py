@@ -46,6 +46,14 @@ def test_unknown_clients_do_not_use_up_the_connections_of_a_class(tmp_path, prov
         assert served(proxy.ports["gateway"], "127.66.0.3")
 
 
+def test_each_network_has_its_own_known_addresses(tmp_path, providers):
+    networks = f"{NETWORK}=127.66.0.3; 127.67.0.0/16=127.67.0.3"
+    with make_proxy(tmp_path, providers, EGRESS_NEIGHBOURS=networks) as proxy:
+        sources = ("127.66.0.3", "127.66.0.4", "127.67.0.3", "127.67.0.4", "127.68.0.4")
+        reached = [source for source in sources if served(proxy.ports["gateway"], source)]
+        assert reached == ["127.66.0.3", "127.67.0.3", "127.68.0.4"]
+
+
 def test_without_egress_neighbours_every_address_is_served(lean):
     with lean:
         assert served(lean.ports["gateway"], "127.66.0.4")
@@ -70,9 +78,9 @@ def test_invalid_egress_neighbours_is_reported_in_one_message(text, why, monkeyp
 
 def test_egress_neighbours_of_the_role_is_valid(monkeypatch):
     monkeypatch.setenv("EGRESS_NEIGHBOURS", "172.31.250.0/24=172.31.250.3")
-    assert Settings.load().neighbours == Neighbours.read("172.31.250.0/24=172.31.250.3")
+    assert Settings.load().neighbours == (Neighbours.read("172.31.250.0/24=172.31.250.3"),)
     monkeypatch.setenv("EGRESS_NEIGHBOURS", "")
-    assert Settings.load().neighbours is None
+    assert Settings.load().neighbours == ()
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class AccessControl:
         policy: Callable[[], Policy],
         observer: Observer,
         resolver: Resolver | None = None,
-        neighbours: Neighbours | None = None,
+        neighbours: tuple[Neighbours, ...] = (),
         class_networks: ClassNetworks | None = None,
         budgets: Budgets | None = None,
         upstream_proxy: UpstreamProxy | None = None,
@@ -231,13 +231,11 @@ class AccessControl:
         """Refuse a client if the listener has no class or does not serve its network, or the class is at its limit."""
         found = self._class_policy(client)
         address = str(client.peername[0])
-        if self._neighbours is not None and self._neighbours.refuses(address):
+        if (refusing := next((one for one in self._neighbours if one.refuses(address)), None)) is not None:
             # Refuse the client before its connection is counted, so that it cannot use up the connection limit of the
             # class.
             client.error = "not a known neighbour"
-            self._observer.denied(
-                found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
-            )
+            self._observer.denied(found.name, ANYWHERE, _unknown(address, refusing), "-", address, enforced=True)
             return
         if (network := self._class_networks.foreign(found.name, address)) is not None:
             client.error = "not in the class's network"
