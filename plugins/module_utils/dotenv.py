@@ -36,6 +36,10 @@ OVERRIDE_FILES = (
 Exists = Callable[[str], bool]
 
 
+# The compose files that this collection writes: the proxy's, and one for each gateway if a host has several.
+_OURS = re.compile(r"/docker-compose\.egress(?:\.[a-z0-9-]+)?\.yml\Z")
+
+
 class DotenvError(ValueError):
     """Error for a file that cannot be edited. The text is for the operator. It contains names, but never a value."""
 
@@ -124,7 +128,7 @@ class Dotenv:
         is_last = bool(self._pieces) and self._pieces[-1].name == "COMPOSE_FILE"
         opens = is_last and any(piece.text.startswith(OPEN_END) for piece in self._pieces)
         edited = self._remove_compose_files(remove, project_dir, exists)
-        if opens:
+        if opens and not self._kept():
             self._open()
         return edited
 
@@ -148,6 +152,10 @@ class Dotenv:
         former = before.get("COMPOSE_FILE") if before else ""
         expected = _files_of(former, self._separator(), project_dir) if former else default_files(project_dir, exists)
         edited = left != expected
+        if edited and [path for path in left if not _OURS.search(path)] == expected:
+            # Files of other gateways remain, so keep the comment for their removal.
+            self.set("COMPOSE_FILE", self._separator().join(left))
+            return False
         if edited:
             self._drop(lambda piece: piece.text.startswith(KEPT))
             self._set_or_remove(left)

@@ -71,6 +71,8 @@ _CLEARS = re.compile(
 )
 # Commands that remove variables: `unset A B`, `env -u A`.
 _UNSETS = re.compile(r"(?:\bunset\s+(?:-v\s+)?|\s(?:-u\s*|--unset[= ]))(\w+(?:[ \t]+\w+)*)")
+# The compose files of the proxy and of other gateways, if the host has several.
+_OUR_FILE = re.compile(r"/docker-compose\.egress(?:\.[a-z0-9-]+)?\.yml\Z")
 _SECRET = re.compile(r"(?i)\A--?\S*(?:token|password|secret|key)")
 # The default socket of the host's Docker daemon, and the directories that contain it.
 _HOST_SOCKET = re.compile(r"\A(?:(?:/var)?/run(?:/docker[.]sock)?/?|/var/?|/)\Z")
@@ -81,6 +83,8 @@ class Options:
     """The options of the role that affect the plan."""
 
     service: str
+    # The gateway's name if the host has several gateways; empty otherwise.
+    instance: str = ""
     compose_dir: str = ""
     # The operator's compose files.
     compose_files: List[str] = field(default_factory=list)
@@ -811,7 +815,12 @@ def _check_network_mode(plan: Plan, gateway: _Gateway) -> None:
     mode = str(gateway.service["network_mode"])
     kind, name = mode.partition(":")[::2]
     found = "%s has network_mode %s, so it cannot reach the proxy at %s" % (options.service, mode, options.proxy_url)
-    if kind == "host":
+    if kind == "host" and options.instance:
+        remedy = (
+            "Remove network_mode, because only the gateway's own network distinguishes it from other gateways."
+            " The role then joins it to %s." % options.proxy_network
+        )
+    elif kind == "host":
         if _is_address(urlsplit(options.proxy_url).hostname or ""):
             return
         remedy = (
@@ -904,6 +913,8 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
 
     files = [real(path) for path in labels.get(prefix + "project.config_files", "").split(",") if path]
     theirs = [path for path in files if path != real(options.compose_file)]
+    if options.instance:
+        theirs = [path for path in theirs if not _OUR_FILE.search(path)]
     ours = [real(path) for path in options.compose_files]
     if files and theirs != ours:
         differs(

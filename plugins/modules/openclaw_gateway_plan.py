@@ -50,6 +50,10 @@ options:
     description: Name of the gateway's service.
     type: str
     default: openclaw-gateway
+  instance:
+    description: The gateway's name if the host has several gateways.
+    type: str
+    default: ""
   compose_dir:
     description: Directory of the compose project.
     type: path
@@ -293,6 +297,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.gateway_plan impor
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "service": {"type": "str", "default": "openclaw-gateway"},
+    "instance": {"type": "str", "default": ""},
     "compose_dir": {"type": "path", "required": True},
     "compose_files": {"type": "list", "elements": "path", "default": []},
     "compose_file": {"type": "path", "required": True},

@@ -53,15 +53,21 @@ def test_loki_host_missing_from_the_inventory_is_refused(deploy):
     assert "openclaw_proxy_loki_host: three" in said
 
 
+INSTANCE = {"name": "a", "subnet": "10.9.0.0/24"}
 TYPES = {
     "size": ({"openclaw_proxy_max_body_size": "a lot"}, "openclaw_proxy_max_body_size"),
     "choice": ({"openclaw_proxy_spool_full": "explode"}, "drop_oldest"),
     "log": ({"openclaw_proxy_log_max_file": "several"}, "openclaw_proxy_log_max_file"),
+    "option": ({"openclaw_gateway_instances": [INSTANCE | {"own_option": "x"}]}, "own_option"),
+    "seconds": ({"openclaw_gateway_instances": [INSTANCE | {"start_timeout": "soon"}]}, "start_timeout"),
+    "subnet": ({"openclaw_gateway_instances": [{"name": "a"}]}, "subnet"),
 }
 MEANINGS = {
     "memory": ({"openclaw_proxy_memory": "12M"}, "openclaw_proxy_memory"),
     "policy": ({"openclaw_proxy_policy": {"version": 1}}, "openclaw_proxy_policy"),
     "file": ({"openclaw_proxy_policy_file": "/no/such/policy.yml"}, "/no/such/policy.yml"),
+    "names": ({"openclaw_gateway_instances": [INSTANCE, INSTANCE]}, "two gateways have the name a"),
+    "class": ({"openclaw_gateway_instances": [INSTANCE]}, "the policy has no class gateway-a. Write in"),
 }
 
 

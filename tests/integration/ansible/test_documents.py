@@ -118,7 +118,10 @@ def test_egress_commands_of_the_guide_are_valid():
 def test_example_inventories_have_one_and_several_gateways(run):
     pair = run("ansible-inventory", "-i", "inventories/example", "--list")
     fleet = run("ansible-inventory", "-i", "inventories/fleet", "--list")
-    assert pair.returncode == fleet.returncode == 0
+    several = run("ansible-inventory", "-i", "inventories/several-gateways", "--list")
+    assert pair.returncode == fleet.returncode == several.returncode == 0
+    (host,) = yaml.safe_load(several.stdout)["openclaw_gateways"]["hosts"]
+    assert len(yaml.safe_load(several.stdout)["_meta"]["hostvars"][host]["openclaw_gateway_instances"]) == 2
     assert len(yaml.safe_load(pair.stdout)["openclaw_gateways"]["hosts"]) == 1
     assert len(yaml.safe_load(fleet.stdout)["openclaw_gateways"]["hosts"]) > 1
 

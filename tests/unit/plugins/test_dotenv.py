@@ -177,6 +177,23 @@ def test_removal_restores_the_bytes_of_any_file(text):
     assert env.text == text
 
 
+@pytest.mark.parametrize("text", ["A=1\n", "A=1", "COMPOSE_FILE=a.yml\nA=1\n", "A=1\nCOMPOSE_FILE=a.yml"])
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_files_of_several_gateways_are_removed_in_any_order(text, order):
+    ours = {name: f"/p/docker-compose.egress.{name}.yml" for name in "ab"}
+    env = Dotenv(text)
+    for path in ours.values():
+        env = Dotenv(env.text)
+        env.add_compose_files([path], "/p", BOTH)
+    first, last = (ours[name] for name in order)
+    env = Dotenv(env.text)
+    assert env.remove_compose_files([first], "/p", BOTH) is False
+    assert last in env.get("COMPOSE_FILE") and first not in env.get("COMPOSE_FILE")
+    env = Dotenv(env.text)
+    assert env.remove_compose_files([last], "/p", BOTH) is False
+    assert env.text == text
+
+
 def test_compose_file_that_the_operator_added_later_stays():
     env = Dotenv("COMPOSE_FILE=a.yml\n")
     env.add_compose_files([OURS], "/p", BOTH)

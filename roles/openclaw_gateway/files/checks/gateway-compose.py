@@ -1,4 +1,4 @@
-"""Check that the gateway was started with docker-compose.egress.yml."""
+"""Check that the gateway was started with our compose file."""
 
 import json
 import os
@@ -17,4 +17,4 @@ def output(*words):
 labels = json.loads(output("docker", "inspect", "--format", os.environ["LABELS"], os.environ["GATEWAY"]))
 files = labels.get("com.docker.compose.project.config_files", "")
 print(files or "the gateway was not started by compose")
-sys.exit("docker-compose.egress.yml" not in files)
+sys.exit("/" + os.environ.get("COMPOSE_FILE", "docker-compose.egress.yml") not in files)

@@ -47,6 +47,8 @@ try:
         sandboxes += 1
         kind = "browser" if browser == "1" else "sandbox"
         others = set(networks.split(",")) - {names.get(kind), "none"}
+        # The sandboxes of another gateway are on that gateway's networks; its own check looks at them.
+        others -= set(os.environ.get("OTHER_NETWORKS", "").split())
         if others:
             shown = ", ".join(sorted(others)).strip() or "the network of another container"
             elsewhere.append(f"{name} (class {kind}) is on {shown}")
