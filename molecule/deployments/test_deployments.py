@@ -15,11 +15,13 @@ import os
 import re
 import secrets
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from molecule.lab.hosts import KEY, NAME, ROOT, loki, on, run, soon
 
@@ -59,6 +61,26 @@ class Kind:
         on("vps1", "runuser", "-u", "openclaw", "--", *command)
 
 
+# The lab's kernel may have no dummy interfaces, so the networks of the classes have bridges without members as parents.
+SIBLINGS: dict[str, Any] = {
+    **yaml.safe_load((ROOT / "molecule/classes/policy.yml").read_text()),
+    "openclaw_proxy_policy_cases": [],
+    "openclaw_egress_class_networks": {
+        "sandbox": {"name": "openclaw-egress-sandbox", "subnet": "172.31.251.0/24", "parent": "lab-sandbox"},
+        "browser": {"name": "openclaw-egress-browser", "subnet": "172.31.252.0/24", "parent": "lab-browser"},
+    },
+}
+PARENTS = """for name in lab-sandbox lab-browser; do
+  ip link add "$name" type bridge 2>/dev/null || true
+  ip link set "$name" up
+done"""
+# The techniques that leave a container by its network, without the proxy. The whole `make attack` takes minutes.
+TECHNIQUES = {
+    "direct_tcp", "direct_udp", "ping", "raw_ip", "borrowed_source_addresses", "frames", "ipv6_neighbours", "rerouting",
+    "resolver_that_is_configured", "metadata_services", "other_classes_listeners", "containers_of_other_classes",
+    "names_of_containers", "docker_socket", "health_and_metrics",
+}  # fmt: skip
+
 # Do not change OpenClaw's settings of sandboxes: the scenarios `default` and `rollback` test them, each change takes
 # seconds, and the small gateway has no `openclaw` command. Some checks of verify.yml need that command too.
 FIXED: dict[str, Any] = {"openclaw_gateway_sandboxes": False, "openclaw_egress_rollout_verify": False}
@@ -70,7 +92,7 @@ KINDS = (
     ),
     Kind(
         name="built", container="gateway-with-tini", rollback="all", bootstrap="image",
-        variables={"openclaw_gateway_build_script": f"{HOME}/built/build.sh"} | FIXED,
+        variables={"openclaw_gateway_build_script": f"{HOME}/built/build.sh"} | SIBLINGS | FIXED,
     ),
 )  # fmt: skip
 
@@ -156,10 +178,10 @@ def lost(kind: Kind, before: dict[str, Any], after: dict[str, Any]) -> list[str]
     return wrong
 
 
-def play(playbook: str, hosts: str, kind: Kind) -> float:
+def play(playbook: str, hosts: str, kind: Kind, **more: str) -> float:
     """Run a playbook in the lab, and return its duration in seconds. If it fails, raise an error with its output."""
     began = time.monotonic()
-    variables = json.dumps({"openclaw_egress_compose_dir": kind.directory, **kind.variables})
+    variables = json.dumps({"openclaw_egress_compose_dir": kind.directory, **kind.variables, **more})
     words = ("ansible-playbook", "-i", "molecule/lab/inventory", "--limit", hosts, "-e", variables)
     done = subprocess.run(
         [*words, f"openclaw.egress.{playbook}"], cwd=ROOT, env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
@@ -168,6 +190,22 @@ def play(playbook: str, hosts: str, kind: Kind) -> float:
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     return time.monotonic() - began
+
+
+def attack(level: str) -> list[dict[str, Any]]:
+    """Attack from a sibling sandbox of each class. Return the results that do not meet their goal."""
+    program = (
+        "import json, sys; from tests.security.__main__ import everything_from_siblings;"
+        " print(json.dumps(everything_from_siblings(sys.argv[1], sys.argv[2:])))"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/files/addon:{ROOT}/molecule"}
+    rows = json.loads(run(sys.executable, "-c", program, level, *sorted(TECHNIQUES), env=environment).splitlines()[-1])
+    assert len(rows) >= 2 * len(TECHNIQUES), "some techniques did not run"
+    return [row for row in rows if not row["met"]]
+
+
+def networks() -> list[str]:
+    return sorted(on("vps1", "docker", "network", "ls", "--format", "{{.Name}} {{.Driver}}").splitlines())
 
 
 def images() -> set[str]:
@@ -191,6 +229,7 @@ def prepare(kind: Kind) -> None:
     if kind.bootstrap == "image":
         run("sh", "-c", COPY, str(HERE / "image"), f"{NAME}-vps1", f"{kind.directory}/image")
     on("vps1", "sh", "-ec", OPERATORS, kind.directory)
+    on("vps1", "sh", "-ec", PARENTS)
     if kind.bootstrap == "image":
         on("vps1", "runuser", "-u", "openclaw", "--", "bash", f"{kind.directory}/build.sh")
     else:
@@ -208,6 +247,7 @@ def remove(kind: Kind) -> None:
     """Remove the project, with its volumes and its image, from VPS-1."""
     kind.compose("down", "--volumes", "--rmi", "all")
     on("vps1", "rm", "-r", kind.directory)
+    on("vps1", "sh", "-c", "for name in lab-sandbox lab-browser; do ip link delete $name || true; done")
 
 
 def dial(kind: Kind, name: str) -> dict[str, Any]:
@@ -255,6 +295,9 @@ class Deployed:
     dials: dict[str, Any] = dataclasses.field(default_factory=dict)
     records: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
     turn: str = ""
+    # The networks of VPS-1 before site.yml and after rollback.yml, and failed attacks from siblings at each level.
+    networks: list[list[str]] = dataclasses.field(default_factory=list)
+    attacks: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -265,7 +308,7 @@ def deployed(request: pytest.FixtureRequest) -> Deployed:
     name = f"run{secrets.token_hex(4)}"
     prepare(kind)
     try:
-        seen, had = Deployed(kind, described(kind)), images()
+        seen, had = Deployed(kind, described(kind), networks=[networks()]), images()
         began = time.monotonic()
         try:
             seen.seconds["site.yml"] = play("site", kind.site, kind)
@@ -277,9 +320,16 @@ def deployed(request: pytest.FixtureRequest) -> Deployed:
             seen.dials = dial(kind, name)
             seen.records = soon(lambda: records(name))
             seen.after, seen.built = described(kind), images() - had
+            if kind.bootstrap == "image":
+                began = time.monotonic()
+                seen.attacks["application"] = attack("application")
+                play("site", kind.site, kind, openclaw_gateway_enforcement="network")
+                seen.attacks["network"] = attack("network")
+                seen.seconds["sibling sandboxes at both levels"] = time.monotonic() - began
         finally:
             seen.seconds["rollback.yml"] = play("rollback", kind.rollback, kind)
         seen.rolled_back = described(kind)
+        seen.networks.append(networks())
     finally:
         remove(kind)
     return seen
@@ -321,3 +371,10 @@ def test_settings_of_the_operator_are_kept(deployed, capsys):
 
 def test_rollback_restores_the_project(deployed):
     assert deployed.rolled_back == deployed.before
+    assert deployed.networks[0] == deployed.networks[1]
+
+
+def test_sibling_sandboxes_reach_only_what_their_class_may(deployed):
+    if deployed.kind.bootstrap != "image":
+        pytest.skip("this project has no Docker socket")
+    assert deployed.attacks == {"application": [], "network": []}

@@ -11,6 +11,7 @@ import argparse
 import json
 import secrets
 import sys
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,14 @@ def control(place: Place, token: str) -> list[Row]:
     return rows
 
 
-def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
+def attacked(
+    place: Place, level: Level, run: str, only: Collection[str] | None = None
+) -> tuple[list[Row], dict[str, str]]:
     """Run every technique that may run in parallel. Then search the logs outside the proxy for evidence.
 
     Return one row for each technique, and the token of each technique.
     """
-    chosen = techniques(place.name, alone=False)
+    chosen = [one for one in techniques(place.name, alone=False) if only is None or one.name in only]
     # Use only lowercase letters and digits, because a token is also used as a label in host names.
     tokens = {found.name: f"a{run}{place.name[:2]}{number:02x}" for number, found in enumerate(chosen)}
     before = outside.here()
@@ -89,10 +92,10 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
     return rows, tokens
 
 
-def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
+def outcomes_of(place: Place, level: Level, run: str, only: Collection[str] | None) -> tuple[list[Row], dict[str, str]]:
     """Return the result of :func:`attacked`. If it raises an exception, return a row that reports the exception."""
     try:
-        return attacked(place, level, run)
+        return attacked(place, level, run, only)
     except Exception as error:  # noqa: BLE001  (keep the results of the other locations)
         return [row(place, "the attack run", 1, "failures", "0", False, f"{type(error).__name__}: {error}")], {}
 
@@ -143,11 +146,14 @@ def everything(level: Level) -> list[Row]:
         return rows + _controls_after(found, run)
 
 
-def everything_from_siblings(level: Level) -> list[Row]:
-    """Do the same from sibling containers of each class. No bypass may succeed, at either level."""
+def everything_from_siblings(level: Level, only: Collection[str] | None = None) -> list[Row]:
+    """Do the same from sibling containers of each class, with all techniques or only those named.
+
+    No bypass may succeed, at either level.
+    """
     run = secrets.token_hex(3)
     with siblings.places(level) as found:
-        rows, stray = _controls_and_attacks(found, "network", run)
+        rows, stray = _controls_and_attacks(found, "network", run, only)
         pythons = {place.name: place.python for place in found} | {"bridge": siblings.on_the_bridge()}
         heard = siblings.heard_by_the_host(pythons, found[0].knowledge)
         rows += [
@@ -162,12 +168,14 @@ def everything_from_siblings(level: Level) -> list[Row]:
         return [*rows, _unexplained(found[0], stray), _forged(found[0]), *_controls_after(found, run)]
 
 
-def _controls_and_attacks(found: list[Place], level: Level, run: str) -> tuple[list[Row], list[str]]:
+def _controls_and_attacks(
+    found: list[Place], level: Level, run: str, only: Collection[str] | None = None
+) -> tuple[list[Row], list[str]]:
     """Run the positive controls and all techniques. Return the rows, and the packets that no technique explains."""
     rows = [one for place in found for one in control(place, f"{run}-before")]
     before = outside.here()
     with ThreadPoolExecutor(len(found)) as pool:
-        results = list(pool.map(lambda place: outcomes_of(place, level, run), found))
+        results = list(pool.map(lambda place: outcomes_of(place, level, run, only), found))
     rows += [one for result, _ in results for one in result]
     return rows, outside.since(before).unexplained(token for _, tokens in results for token in tokens.values())
 

@@ -88,6 +88,7 @@ def test_index_of_checks_names_each_file_once():
         assert item["about"] and item["remedy"]
     assert {name for name, item in CHECKS.items() if item.get("warns")} == {
         "gateway-clients", "gateway-connections", "gateway-host-docker", "other-tls-tunnelled", "sandbox-networks",
+        "sandbox-settings",
     }  # fmt: skip
 
 
@@ -784,6 +785,17 @@ def test_loki_is_queried_with_the_tenant_and_credentials_of_the_exporter(text, t
     sent = {name: seen[0].get(name) for name in ("x-scope-orgid", "authorization")}
     expected = ("team", "Basic eA==") if text else (None, None)
     assert tuple(sent.values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("siblings", "browser", "status"), [("yes", True, WARNING), ("yes", False, 0), ("yes", None, 0), ("", True, 0)]
+)
+def test_browser_that_openclaw_cannot_reach_is_a_warning(tmp_path, siblings, browser, status):
+    sandbox = {"docker": {"network": "egress"}} | ({} if browser is None else {"browser": {"enabled": browser}})
+    variables = {"OPENCLAW_USER": "node", "OPENCLAW": "openclaw", "WANTED": json.dumps({"sandbox": {"docker": {}}})}
+    docker = f"echo '{json.dumps({'sandbox': sandbox})}'"
+    got = run_check("sandbox-settings", tmp_path, docker, SIBLINGS=siblings, **variables)
+    assert got[0] == status and ("cannot reach a browser" in got[1]) == (status == WARNING), got
 
 
 def class_network(**changes: Any) -> str:

@@ -26,7 +26,11 @@ said = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, t
 if "{" not in said:
     sys.exit("OpenClaw does not respond: " + said.strip()[-200:])
 wanted = json.loads(os.environ["WANTED"])
-bad = unlike(wanted, json.JSONDecoder().raw_decode(said[said.index("{") :])[0], "agents.defaults")
+settings = json.JSONDecoder().raw_decode(said[said.index("{") :])[0]
+bad = unlike(wanted, settings, "agents.defaults")
 network = wanted["sandbox"]["docker"].get("network", "as configured in OpenClaw")
 print(", ".join(bad) + ": changed since the deployment" if bad else f"network {network}")
+if not bad and os.environ.get("SIBLINGS") and ((settings.get("sandbox") or {}).get("browser") or {}).get("enabled"):
+    print(f"network {network}; browser.enabled is true, but OpenClaw cannot reach a browser in the host's daemon")
+    sys.exit(3)
 sys.exit(bool(bad))
