@@ -191,8 +191,7 @@ def network(state: State, words: list[str]) -> str:
                 raise LookupError(f"Error response from daemon: network {name} not found")
             found = networks[name]
             if "Labels" in form:
-                inhibit = "true" if found["driver"] == "bridge" else ""
-                return f"{found['subnet']} true {found['label']} {inhibit}"
+                return f"{found['driver']} {found['subnet']} true {found['label']}"
             return str(found["subnet"]) if "Subnet" in form else ""
         case ["create", *options, name]:
             given = dict(itertools.pairwise(options))
