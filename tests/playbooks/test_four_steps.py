@@ -54,7 +54,7 @@ def test_each_module_changes_the_host_once_and_never_in_check_mode(tmp_path):
 
 
 def test_module_documentation_is_found_and_complete():
-    names = ("build_patch", "compose_env", "openclaw_agents", "rollback_manifest")
+    names = ("build_patch", "compose_env", "host_files", "openclaw_agents", "rollback_manifest")
     modules = [f"openclaw.egress.{name}" for name in names]
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-doc")), "-t", "module", *modules],

@@ -75,7 +75,7 @@ def test_every_playbook_of_the_artifact_passes_the_syntax_check(run, installed, 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["build_patch", "compose_env", "openclaw_agents", "rollback_manifest"])
+@pytest.mark.parametrize("module", ["build_patch", "compose_env", "host_files", "openclaw_agents", "rollback_manifest"])
 def test_module_documentation_renders(run, installed, module):
     done = run("ansible-doc", "-t", "module", f"openclaw.egress.{module}", collections=installed.parents[2])
     assert done.returncode == 0, done.stderr
