@@ -54,7 +54,7 @@ OR_MOUNT = "or use the bootstrap as a mount (openclaw_gateway_bootstrap: mount)"
 
 
 class BuildScriptError(ValueError):
-    """Error for a script that cannot be patched. Its text names the problem, the line and the remedy."""
+    """Error for a script that cannot be patched. Its text contains the problem, the line and the remedy."""
 
 
 @dataclass
@@ -331,7 +331,7 @@ class _Search:
             return
         build = read[0]
         if "-" in (build.context, build.file):
-            reason = "the patch does not support a docker build from standard input; name a Dockerfile and a directory"
+            reason = "the patch does not support a docker build from standard input; use a Dockerfile and a directory"
         elif _URL.match(build.context):
             reason = "the patch does not support a URL as build context; clone the repository and build the directory"
         else:

@@ -18,7 +18,7 @@ def class_networks(given: Mapping[str, Any]) -> list[Network]:
     the proxy is stopped. No interface has the address ``gateway``.
 
     Raises:
-        ValueError: a network is invalid, or two networks overlap. The message names the class.
+        ValueError: a network is invalid, or two networks overlap. The message contains the class.
     """
     found: List[Network] = []
     used: Dict[str, ipaddress.IPv4Network] = {}

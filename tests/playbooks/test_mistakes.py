@@ -1,4 +1,4 @@
-"""Tests of operator errors: a run stops before any change, with one message that names the error and a remedy."""
+"""Tests of operator errors: a run stops before any change, with one message that contains the error and a remedy."""
 
 import getpass
 import json
@@ -200,7 +200,7 @@ def test_invalid_files_of_the_operator_are_reported(stopped, compose, script, na
 
 
 def test_obstacles_to_the_level_network_are_reported(stopped):
-    """Expect one report that names every obstacle to enforcement level `network`."""
+    """Expect one report that contains every obstacle to enforcement level `network`."""
     said = stopped(
         with_gateway(user="node", network_mode="host", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
         variables={"openclaw_gateway_enforcement": "network"},

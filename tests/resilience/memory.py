@@ -198,7 +198,7 @@ CASES: dict[str, Case] = {
     "100 x 5 MB": _large_posts,
     "20 x 20 MB": _huge_posts,
     "100 x 10 MB unread responses": _unread_responses,
-    "two classes, every kind of body": _mixed,
+    "two classes, bodies of each kind above": _mixed,
 }
 
 

@@ -83,7 +83,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
         yield exactly("store: lines that differ or are out of order", _differences(proxy, loki), "lines", 0)
     finally:
         loki.stop()
-    yield exactly("store: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+    yield exactly("store: tracebacks in the proxy's log", proxy.log.count("Traceback"), "", 0)
 
 
 def _poison(proxy: RunningProxy) -> None:

@@ -1,6 +1,6 @@
 """Differences between the Chat Completions of other providers and those of OpenAI, as data.
 
-The comment above each dialect names its source, mostly the provider's API reference. Texts and numbers are invented.
+The comment above each dialect states its source, mostly the provider's API reference. Texts and numbers are invented.
 """
 
 from __future__ import annotations

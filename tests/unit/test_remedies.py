@@ -1,4 +1,4 @@
-"""Tests that messages name only existing commands, options and variables, and never advise weakening a protection."""
+"""Tests that messages contain only existing commands, options and variables, and never advise less protection."""
 
 import re
 import shlex

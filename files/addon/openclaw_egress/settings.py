@@ -33,7 +33,7 @@ LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
 
 
 class SettingsError(EgressError):
-    """An environment variable is invalid. The message names the variable and the remedy."""
+    """An environment variable is invalid. The message contains the variable and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class ClassNetworks:
             except ValueError as error:
                 raise ValueError(f"write CLASS=ADDRESS/PREFIX, such as sandbox=172.31.251.2/24 ({error})") from None
             if not name or name in found:
-                raise ValueError(f"name one class for each network, each class once (got {entry!r})")
+                raise ValueError(f"write one class for each network, each class once (got {entry!r})")
             if "/" not in interface:
                 raise ValueError(f"write the prefix length of the network, as in {name}={interface}/24")
             for other, known in found.items():
@@ -160,8 +160,8 @@ class ClassNetworks:
         1. If the class has a network, refuse clients outside of it.
         2. Otherwise, refuse clients in the network of any class.
 
-        It is not sufficient that the listener has an address in the network only: a client that can set routes reaches
-        every address of the proxy through any of its interfaces.
+        Binding the listener to its address in the network is not enough: a client that can set routes reaches every
+        address of the proxy through any of its interfaces.
 
         Raises:
             ValueError: ``client`` is not an address.
@@ -495,7 +495,7 @@ class Settings(BaseSettings):
         """Return the settings from the environment; ``overrides`` take precedence.
 
         Raises:
-            SettingsError: a variable is invalid. The message names every invalid variable with the reason.
+            SettingsError: a variable is invalid. The message contains every invalid variable with the reason.
         """
         try:
             return cls(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Signatures of checkpoints with the instance's own Ed25519 key.
 
-A checkpoint names the newest line of the hash chain and its hash, so its signature covers every line up to that one.
-A client that can push to the destination can forge a record, but not a signature.
-Deletions of records are signed too. Files in the state directory:
+A checkpoint contains the number and the hash of the chain's newest line, so its signature covers every line up to that
+one. A client that can push to the destination can forge a record, but not a signature. Deletions of records are signed
+too. Files in the state directory:
 
 ===========================  =====  ===========================================================================
 ``signing-key.pem``          0400   the private key (PKCS #8), created at the first start
@@ -30,7 +30,7 @@ KEY_FILE, PUBLIC_FILE = "signing-key.pem", "signing-key.pub"
 
 
 class SigningError(EgressError):
-    """A key cannot be read, created or used. The message names the file and the remedy."""
+    """A key cannot be read, created or used. The message contains the file and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def test_classes_of_a_gateway_share_a_network_that_no_other_gateway_reaches(tmp_
         ("sandbox", "write CLASS=ADDRESS/PREFIX"),
         ("sandbox=172.31.251.2", "write the prefix length"),
         ("sandbox=172.31.251.2/33", "write CLASS=ADDRESS/PREFIX"),
-        ("=172.31.251.2/24", "name one class"),
+        ("=172.31.251.2/24", "write one class"),
         ("sandbox=172.31.251.2/24,sandbox=172.31.252.2/24", "each class once"),
         ("sandbox=172.31.251.2/24,browser=172.31.251.129/25", "the networks of sandbox and browser overlap"),
         ("sandbox=172.31.251.2/24,browser=172.31.251.3/24", "the networks of sandbox and browser overlap"),

@@ -1,4 +1,4 @@
-"""Tests of ``instance``: each record names the gateway whose listener the client used, whatever the client claims."""
+"""Tests of ``instance``: a record contains the gateway whose listener the client used, not what the client claims."""
 
 import pytest
 

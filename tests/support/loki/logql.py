@@ -1,4 +1,4 @@
-"""Parser for the part of LogQL that this project uses. The error for an unsupported construct names the construct.
+"""Parser for the part of LogQL that this project uses. The error for an unsupported construct contains the construct.
 
     {label="v", other=~"re"} |= "text" != "text" |~ "re" !~ "re" | json | name="v" | number >= 200 and other != "x"
     <the above> | line_format "{{.name}} and text"

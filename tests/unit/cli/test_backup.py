@@ -135,7 +135,7 @@ def test_backup_replaces_no_file_and_follows_no_link(path, tmp_path):
         assert "exists already" in refused("backup", target)
     assert victim.read_text() == "precious" and not (tmp_path / "elsewhere").exists()
     assert f"create the directory {tmp_path / 'absent'}" in refused("backup", tmp_path / "absent" / "file")
-    assert "is a directory: name a new file" in refused("backup", "")
+    assert "is a directory: use a new file" in refused("backup", "")
     assert "standard output" in refused("backup", "-")
 
 
@@ -661,5 +661,5 @@ def test_commands_of_the_guide_work_in_their_order(path, tmp_path, monkeypatch):
         stdin = Path(source).read_bytes() if source else None
         result = CliRunner().invoke(app, shlex.split(command.replace("/spool/", f"{path.parent}/")), input=stdin)
         assert result.exit_code == 0, (line, result.output, result.exception)
-        for name in re.findall(r"/spool/(\S+)", command):  # The guide runs `docker cp` here.
+        for name in re.findall(r"/spool/(\S+)", command):  # Copy the file as the guide does with `docker cp`.
             (tmp_path / name).write_bytes((path.parent / name).read_bytes())

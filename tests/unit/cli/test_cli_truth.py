@@ -328,7 +328,7 @@ def test_unreadable_cases_file_is_reported_in_one_message(command, state):
     ("error", "said"),
     [
         (OSError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied; "),
-        (OSError(errno.EISDIR, "Is a directory", b"/x/\xff"), "name a file"),
+        (OSError(errno.EISDIR, "Is a directory", b"/x/\xff"), "use the path of a file"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; the disk is full"),
         (OSError("odd"), "odd; "),
     ],

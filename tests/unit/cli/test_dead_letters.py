@@ -164,7 +164,7 @@ def test_record_of_dropped_dead_letters_explains_the_gap_to_every_audit(path, lo
     with proxy(path, loki, monkeypatch) as spool:
         result = egress("dead-letter", "drop", 2, "--yes", "--by", "alice", "--why", "a test of ours")
         assert result.exit_code == 0, result.output
-        assert result.stdout.startswith("dropped lines: 1; a record names the user and the reason")
+        assert result.stdout.startswith("dropped lines: 1; a record contains the user and the reason")
         until(lambda: not spool.stats()["pending_records"])
         note = json.loads(spool.reader.line(21))
         assert "alice (uid " in note["message"] and note["message"].endswith("): a test of ours): 2")
@@ -246,7 +246,7 @@ def test_result_is_also_printed_as_json(path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dead-letter", "retry"], "name dead letters by number"),
+        (["dead-letter", "retry"], "select dead letters by number"),
         (["dead-letter", "retry", "2", "--all"], "or add --all, not both"),
         (["dead-letter", "retry", "2", "3"], "no dead letter has the number 3;"),
         (["dead-letter", "retry", "10-99"], "no dead letter has the number 10-99;"),

@@ -144,10 +144,10 @@ def test_period_is_half_open_and_in_whole_seconds(path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--since", "1d"), "name a period with --since and --until"),
+        (("--since", "1d"), "specify a period with --since and --until"),
         (("--since", "1d", "--until", "2d"), "--since is not before --until"),
         (("--session", "early-1", "--since", "1d"), "--session excludes"),
-        ((), "name a period"),
+        ((), "specify a period"),
         ((*WIDE, "--why", " "), "--why is empty"),
         (("--session", ""), "--session is empty"),
     ],

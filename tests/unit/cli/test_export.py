@@ -75,4 +75,4 @@ def test_existing_file_is_never_overwritten(state):
     file = state / "records.csv"
     file.write_text("mine")
     result = egress("export", "--format", "csv", "-o", str(file))
-    assert result.exit_code == 2 and "name another file" in result.stderr and file.read_text() == "mine"
+    assert result.exit_code == 2 and "use another file name" in result.stderr and file.read_text() == "mine"

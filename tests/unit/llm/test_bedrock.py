@@ -313,7 +313,7 @@ def test_unexpected_values_never_raise(path: str, kind: str, value: Any) -> None
     ],
 )
 def test_request_names_model_and_stream_in_its_path(path: str, operation: str, model: str, stream: bool) -> None:
-    # Bedrock uses the model in the path, even if the body names another model.
+    # Bedrock uses the model in the path, even if the body contains another model.
     sent = json.dumps({"messages": [], "model": "other", "stream": not stream}).encode()
     assert read_request(HOST, path, sent) == RequestFacts(operation, "aws.bedrock", model, stream)
     assert read_request("gateway.example", path, sent) == RequestFacts(operation, None, model, stream)

@@ -30,7 +30,7 @@ REFUSED = {
         ("https://github.com/openclaw/openclaw.git#main", '"$CLONE"'),
     ),
     "remote_ssh": ("`ssh` runs docker build.*call `docker build` directly", ("ssh builder docker", "docker")),
-    "stdin_file_read": ("build from standard input.*name a Dockerfile and a directory", ("-f - ", "")),
+    "stdin_file_read": ("build from standard input.*use a Dockerfile and a directory", ("-f - ", "")),
 }  # fmt: skip
 ANSWERS = "yes\nfirst\nmore of standard input\n"
 DOCKERFILE = "FROM node:24 AS build\nWORKDIR /src\nCOPY . .\nFROM node:24 AS runtime\nWORKDIR /app\nUSER node\n"

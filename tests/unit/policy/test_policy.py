@@ -69,7 +69,7 @@ DECISIONS = [
     ("gateway", "10.0.0.2", 22, False, "address-guard", "10.0.0.2 is private (10.0.0.0/8, RFC 1918)"),
     ("gateway", "127.1", 80, False, "address-guard", "127.0.0.1 is loopback (127.0.0.0/8, RFC 1122)"),
     ("gateway", "localhost", 80, False, "address-guard", "localhost is loopback (RFC 6761)"),
-    ("gateway", "8.8.8.8", 443, False, "default", "8.8.8.8:443 is an address literal, and no rule of gateway names it"),
+    ("gateway", "8.8.8.8", 443, False, "default", "8.8.8.8:443 is an address literal, for which gateway has no rule"),
     ("browser", "example.com", 80, True, "classes.browser.allow[0]", "browser may reach example.com:80"),
     (
         "browser",
@@ -89,7 +89,7 @@ DECISIONS = [
         "browser may not reach a.b.internal.example:443",
     ),
     ("browser", "internal.example", 443, True, "classes.browser.allow[0]", "browser may reach internal.example:443"),
-    ("browser", "8.8.8.8", 443, False, "default", "8.8.8.8:443 is an address literal, and no rule of browser names it"),
+    ("browser", "8.8.8.8", 443, False, "default", "8.8.8.8:443 is an address literal, for which browser has no rule"),
     (
         "sandbox",
         "Packages.Example.com.",
@@ -300,7 +300,7 @@ def test_address_literal_needs_a_rule_for_every_action(action: str) -> None:
     decision = decide(policy, "sandbox", at("8.8.8.8"))
     assert (decision.allow, decision.would_deny) == (False, False)
     assert decision.code == Code.LITERAL_WITHOUT_RULE
-    assert decision.reason == "8.8.8.8:443 is an address literal, and no rule of sandbox names it"
+    assert decision.reason == "8.8.8.8:443 is an address literal, for which sandbox has no rule"
 
 
 @pytest.mark.parametrize("action", ["open", "enforce", "report"])
@@ -553,7 +553,7 @@ BAD = {
     ),
     HEAD + "  1: {}\n": "6: classes.1: the key 1 is not a string; put it in quotes",
     HEAD + "  b: {action: open}\n": (
-        "6: classes.b: 'listen' is missing; name the port of its listener, as in `listen: 8080`"
+        "6: classes.b: 'listen' is missing; add the port of its listener, as in `listen: 8080`"
     ),
     HEAD + "  b: {listen: 8083}\n": "6: classes.b: 'action' is missing; write one of open, enforce, report",
     HEAD + "  b:\n    action: open\n    listen: 8082\n": (

@@ -215,7 +215,7 @@ def test_options_of_all_connection_fields_are_returned():
     assert connection_options(values) == {b"close", b"x-scope-orgid", b"keep-alive"}
     assert connection_problem(values) is None
     for name in (b"Host", b"content-length", b"Transfer-Encoding", b"Content-Type"):
-        assert connection_problem([*values, name]) == "the Connection header names an end-to-end header"
+        assert connection_problem([*values, name]) == "the Connection header lists an end-to-end header"
 
 
 REQUEST_STARTS = (

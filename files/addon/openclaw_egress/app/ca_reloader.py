@@ -24,7 +24,7 @@ def check_ca(info: certificates.CAInfo, policy: Policy) -> None:
     """Check that the CA may sign certificates for each host that the policy inspects.
 
     Raises:
-        CAError: the CA may not sign for an inspected host; the message names the first such host.
+        CAError: the CA may not sign for an inspected host; the message contains the first such host.
     """
     for host in policy.inspect:
         if not info.permits(host.removeprefix("*.")):
@@ -40,7 +40,7 @@ class CAReloader:
     def __init__(self, settings: Settings, served: ServedCA, spool: Spool, clock: certificates.Clock) -> None:
         self.served = served
         self.owned = settings.ca_dir is None
-        """Whether this proxy created the CA. If the settings name a CA directory, the creator of that CA renews it."""
+        """Whether this proxy created the CA. If a CA directory is configured, the creator of that CA renews it."""
         self.renewal_problem: str | None = None
         self._root_dir = settings.state_dir / "root"
         self._spool = spool

@@ -22,7 +22,7 @@ _REMEDIES = {
 
 
 class ListenError(SettingsError):
-    """A listener cannot open. The message names the address, the port, the class, the cause and the remedy."""
+    """A listener cannot open. The message contains the address, the port, the class, the cause and the remedy."""
 
 
 def is_loopback(host: str) -> bool:
@@ -47,7 +47,8 @@ def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) 
     if found is not None and host is not None:
         raise SettingsError(
             f"{at(host, found.listen)} (class {found.name}) would be an open proxy: it is not loopback, and without a "
-            "policy file the class may reach every name. Name a policy in EGRESS_POLICY_FILE, or listen on 127.0.0.1."
+            "policy file the class may reach every name. Set EGRESS_POLICY_FILE to a policy file, or listen on "
+            "127.0.0.1."
         )
 
 
@@ -55,7 +56,7 @@ def check_ports(settings: Settings, policy: Policy) -> None:
     """Refuse a class whose listener uses the health port or the metrics port, or is the upstream proxy.
 
     Raises:
-        SettingsError: the message names the class and the port.
+        SettingsError: the message contains the class and the port.
     """
     _refuse_itself_as_upstream(settings, policy)
     for variable, kind, port in (
@@ -111,7 +112,7 @@ def check_listeners(settings: Settings, classes: Iterable[tuple[str, int]]) -> N
     """Bind and release each listener, so that a port in use is reported before the proxy starts.
 
     Raises:
-        ListenError: a listener cannot open; the message names the first such listener.
+        ListenError: a listener cannot open; the message contains the first such listener.
     """
     for name, port in classes:
         for host in settings.listen_hosts(name):

@@ -64,8 +64,8 @@ class Service:
         _warn(settings, policy)
         ca_dir = settings.effective_ca_dir
         if settings.ca_dir is None:
-            # Create a CA in the default directory only. If the settings name a directory, the operator puts a CA there
-            # and keeps the root's key elsewhere.
+            # Create a CA in the default directory only. If a directory is configured, the operator puts a CA there and
+            # keeps the root's key elsewhere.
             certificates.create(ca_dir, settings.state_dir / "root", policy.inspect, clock=clock)
         self._runtime = tempfile.TemporaryDirectory(prefix="openclaw-egress-")
         self.confdir = Path(self._runtime.name)

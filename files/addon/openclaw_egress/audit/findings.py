@@ -22,7 +22,7 @@ class FindingCode(StrEnum):
     BODY = "body"
     """A body's text does not match its SHA-256."""
     CHECKPOINT = "checkpoint"
-    """The hash in a checkpoint differs from the hash of the line that it names."""
+    """The hash in a checkpoint differs from the hash of the line with the checkpoint's sequence number."""
     CUT_TAIL = "cut_tail"
     """The newest lines are absent."""
     SIGNATURE = "signature"

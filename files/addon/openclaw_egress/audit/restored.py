@@ -4,9 +4,9 @@ Before the restoration, another instance wrote the spool's lines. That instance 
 backup, which the destination has and the restored spool does not. These lines are a second branch of the chain. The
 branch is checked separately: it must continue the chain from the newest line of the backup.
 
-If the restoration names the newest line of the replaced spool, the audit also knows how many lines are missing at the
-end of the branch. It counts these lines as lost by the restoration. Nobody can prove whether such a line was never sent
-or was deleted at the destination.
+If the record of the restoration contains the newest line of the replaced spool, the audit also knows how many lines are
+missing at the end of the branch. It counts these lines as lost by the restoration. Nobody can prove whether such a line
+was never sent or was deleted at the destination.
 """
 
 from __future__ import annotations

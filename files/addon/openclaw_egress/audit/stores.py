@@ -26,7 +26,7 @@ _TOO_LARGE = "larger than max"
 
 
 class StoreError(EgressError):
-    """The destination cannot be read. The message names the destination, its response, and a remedy."""
+    """The destination cannot be read. The message contains the destination, its response, and a remedy."""
 
 
 class Store(Protocol):
@@ -60,7 +60,7 @@ def store_at(url: str, environ: Mapping[str, str]) -> Store:
     if base.endswith(LOGS_PATH) or urllib3.util.parse_url(base).path in (None, "", "/"):
         return Loki(base.removesuffix(LOGS_PATH), settings)
     raise StoreError(
-        f"{one_line(base)}: records cannot be read back from this URL; name the base URL of a Loki "
+        f"{one_line(base)}: records cannot be read back from this URL; use the base URL of a Loki "
         "(`--store http://10.0.0.2:3100`), or audit the spool only (`--store none`)"
     )
 

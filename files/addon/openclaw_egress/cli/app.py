@@ -35,10 +35,10 @@ from openclaw_egress.spool.schema import who_may
 _ADVICE = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "a part of the path is a file where a directory is expected: check the path",
-    errno.EISDIR: "the path is a directory: name a file",
+    errno.EISDIR: "the path is a directory: use the path of a file",
     errno.ENOSPC: "the disk is full: free space",
     errno.EDQUOT: "the disk quota is used up: free space",
-    errno.EROFS: "the file system is read-only: name another path",
+    errno.EROFS: "the file system is read-only: use another path",
     errno.ENAMETOOLONG: "check the path",
     errno.ELOOP: "check the path: its symbolic links form a loop",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",

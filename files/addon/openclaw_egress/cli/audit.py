@@ -270,10 +270,10 @@ def _lines_of(file: Path) -> Iterator[ChainLine]:
                     yield ChainLine(int(entry["time_ns"]), str(entry["line"]))
                 except (ValueError, KeyError, TypeError, RecursionError):
                     raise EgressError(
-                        f"{file}:{number}: not a line of an export; name a file that `egress export` wrote"
+                        f"{file}:{number}: not a line of an export; use a file that `egress export` wrote"
                     ) from None
     except OSError as error:
-        raise EgressError(f"{file}: {error.strerror}; name a file that `egress export` wrote") from None
+        raise EgressError(f"{file}: {error.strerror}; use a file that `egress export` wrote") from None
 
 
 def _expected(text: str | None) -> tuple[int, str] | None:

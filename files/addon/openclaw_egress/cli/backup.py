@@ -78,9 +78,9 @@ def restore(
 ) -> None:
     """Restore the spool of a backup into EGRESS_STATE_DIR. Stop the proxy first.
 
-    The restored spool is a new instance and continues the chain of the backup; a record names the user and the reason.
-    If the backup contains private keys, those that are absent here are restored. Exit codes: 0 done; 2 nothing was
-    changed.
+    The restored spool is a new instance and continues the chain of the backup; a record contains the user and the
+    reason. If the backup contains private keys, those that are absent here are restored. Exit codes: 0 done; 2 nothing
+    was changed.
     """
     settings = Settings.load()
     done = restore_backup(settings, file, signed_reason(why, by), replace=replace)

@@ -126,8 +126,8 @@ def retry(
 ) -> None:
     """Send dead letters again, for example after a limit of the destination was raised.
 
-    A line that the destination refuses again becomes a dead letter again. A range selects only the dead letters in
-    it. A record names the user and the reason. Exit codes: 0 the lines wait for the exporter, or the command is saved
+    A line that the destination refuses again becomes a dead letter again. A range selects only the dead letters in it.
+    A record contains the user and the reason. Exit codes: 0 the lines wait for the exporter, or the command is saved
     until the proxy starts; 1 no dead letter has the reason; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
@@ -177,8 +177,8 @@ def resend(
 
     Loki stores a line only once in a stream. It refuses lines far behind the newest line of their stream, so lines more
     than 30 minutes behind get a stream of their own (label `service_namespace`). If Loki already has such a line, it
-    then stores the line twice. A record names the user and the reason. Exit codes: 0 the lines wait for the exporter,
-    or the command is saved until the proxy starts; 2 invalid input, nothing changed.
+    then stores the line twice. A record contains the user and the reason. Exit codes: 0 the lines wait for the
+    exporter, or the command is saved until the proxy starts; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
@@ -221,7 +221,7 @@ def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def _chosen(reader: SpoolReader, numbers: list[str] | None, *, every: bool, reason: str | None) -> list[DeadLetter]:
     """Return the dead letters that the arguments select. Exit if there are none."""
     if bool(numbers) == every:
-        _bad("name dead letters by number (`egress dead-letter list` lists them), or add --all, not both")
+        _bad("select dead letters by number (`egress dead-letter list` lists them), or add --all, not both")
     found = letters = reader.dead_letters()
     if numbers:
         runs = _parsed(numbers)
@@ -271,7 +271,7 @@ def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[
     if unknown:
         problems.append(f"{_named(unknown)}: not recorded yet (the newest line is {newest})")
     if problems:
-        _bad(f"{'; '.join(problems)}; name only acknowledged lines")
+        _bad(f"{'; '.join(problems)}; list only acknowledged lines")
     return times
 
 
@@ -365,7 +365,7 @@ def _wait(reader: SpoolReader, command: Command, patience: float) -> Progress:
 
 def _result(action: Action, count: int, changed: int) -> str:
     what, hint = (
-        ("dropped lines", "a record names the user and the reason (`egress records --event spool`)")
+        ("dropped lines", "a record contains the user and the reason (`egress records --event spool`)")
         if action is Action.DROP
         else ("lines to be sent again", "`egress status` shows how many wait")
     )

@@ -74,9 +74,9 @@ def delete(
     codes: 0 deleted, saved until the proxy starts, or shown; 1 no record matches; 2 invalid input, nothing changed.
     """
     if not why.strip():
-        _bad("--why is empty: name the reason of the deletion")
+        _bad("--why is empty: state the reason for the deletion")
     if session is not None and not session.strip():
-        _bad("--session is empty: name the ID of an exchange")
+        _bad("--session is empty: specify the ID of an exchange")
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
         if session is not None:
@@ -116,7 +116,7 @@ def delete(
 def _period(since: str | None, until: str | None) -> tuple[int, int]:
     """Return start and end of the period, rounded down to whole seconds."""
     if since is None or until is None:
-        _bad("name a period with --since and --until, or a session with --session")
+        _bad("specify a period with --since and --until, or a session with --session")
     begin, end = (
         moment(name, text) // SECOND_NS * SECOND_NS for name, text in (("--since", since), ("--until", until))
     )

@@ -38,7 +38,7 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
             literals and the policy's fixed addresses are checked.
 
     Raises:
-        DestinationError: ``url`` names no host and port.
+        DestinationError: ``url`` has no host and port.
     """
     scheme, host, port, path = split_url(url)
     text = f"{host}:{port}"

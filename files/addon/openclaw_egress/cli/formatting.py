@@ -36,7 +36,7 @@ def new_file(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        print_error(f"{escape(path)} exists already: name another file")
+        print_error(f"{escape(path)} exists already: use another file name")
         raise typer.Exit(BAD_INPUT) from None
     return os.fdopen(descriptor, "wb")
 

@@ -219,7 +219,7 @@ def suggest(
     settings = Settings.load(policy_file=file)
     policy = configured_policy(settings)
     if settings.policy_file is None:
-        print_error("there is no policy file to change: name it with --policy or EGRESS_POLICY_FILE")
+        print_error("there is no policy file to change: specify it with --policy or EGRESS_POLICY_FILE")
         raise typer.Exit(BAD_INPUT)
     _known_class(policy, class_name)
     filters = Filters(since_ns=moment("--since", since), class_name=class_name)

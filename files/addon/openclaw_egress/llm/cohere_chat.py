@@ -3,9 +3,9 @@
 Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/reference/embed,
 https://docs.cohere.com/v2/docs/streaming, and the types of the package `cohere`. `usage.tokens` has the model's token
 counts; `usage.billed_units` has the billed counts, on which the price depends. The reference does not say whether the
-input includes `usage.cached_tokens`; in actual responses it does. A response does not name its model. An error response
-has only a message, so its error type is the HTTP status. A stream reports an error as text in `delta.error`. Embeddings
-have only billed counts, for text and for images.
+input includes `usage.cached_tokens`; in actual responses it does. A response does not contain the model's name. An
+error response has only a message, so its error type is the HTTP status. A stream reports an error as text in
+`delta.error`. Embeddings have only billed counts, for text and for images.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Cohere's Chat API, version 1, plain and as JSON lines, and Writer's Chat API, which has the same path.
 
-Source: https://docs.cohere.com/v1/reference/chat and https://dev.writer.com/api-reference/completion-api/chat-completion.
-The last line of Cohere's stream contains the whole response. A response does not name its model. An error has only a
-message, so its error type is the HTTP status. Writer uses the format of Chat Completions.
+Source: https://docs.cohere.com/v1/reference/chat and
+https://dev.writer.com/api-reference/completion-api/chat-completion. The last line of Cohere's stream contains the whole
+response. A response does not contain the model's name. An error has only a message, so its error type is the HTTP
+status. Writer uses the format of Chat Completions.
 
 Other servers use the path too. Therefore the reader treats an object as Cohere's only if it has `event_type`, or `text`
 and an id.

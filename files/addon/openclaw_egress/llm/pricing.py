@@ -77,7 +77,7 @@ _OWN_PRICES = {
 If the data lacks the price, genai-prices calculates a wrong cost, so treat the cost as unknown.
 """
 _PRICED_ARNS = re.compile(r"arn:[a-z-]+:bedrock:[^:]*:[^:]*:(?:foundation-model|inference-profile)/(.+)")
-"""Bedrock's ARNs for models with the prices in the data. The group is the model's id.
+"""Matches the ARNs of Bedrock's models whose price is in the price data. The group is the model's id.
 
 Other ARNs, such as those of custom or provisioned models, have other prices, even if they contain a model's name.
 """

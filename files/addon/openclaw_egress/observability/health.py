@@ -28,7 +28,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class HealthError(EgressError):
-    """A health or metrics server cannot start. The message names the cause and the remedy."""
+    """A health or metrics server cannot start. The message contains the cause and the remedy."""
 
 
 class _Server:

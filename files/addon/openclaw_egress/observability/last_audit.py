@@ -19,7 +19,7 @@ MAX_FAILURE = 1000
 
 
 class LastAuditError(EgressError):
-    """The stored result of the last audit cannot be read. The message names the file and a remedy."""
+    """The stored result of the last audit cannot be read. The message contains the file and a remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

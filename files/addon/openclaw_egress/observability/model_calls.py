@@ -158,5 +158,5 @@ def _wanted(call: Call) -> _Labels:
 
 
 def _other(model: str) -> str:
-    """Return `OTHER`, the label value of all models beyond the limit; empty if the call names no model."""
+    """Return `OTHER`, the label value of all models beyond the limit; empty if the call has no model."""
     return model and OTHER

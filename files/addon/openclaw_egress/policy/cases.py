@@ -68,8 +68,8 @@ def load_cases(path: Path, classes: Sequence[str]) -> list[Case]:
 
 def _case(node: _Node, classes: Sequence[str]) -> Case:
     entries = node.mapping(("class", "url", "method", "expect", "rule"), EXAMPLE)
-    class_name = node.required(entries, "class", "name the class of the client, as in `class: sandbox`")
-    address = node.required(entries, "url", 'name the requested URL, as in `url: "https://www.example.com/"`')
+    class_name = node.required(entries, "class", "add the class of the client, as in `class: sandbox`")
+    address = node.required(entries, "url", 'add the requested URL, as in `url: "https://www.example.com/"`')
     expect = node.required(entries, "expect", "write the expected decision: `expect: allow` or `expect: deny`")
     url = address.text('url: "https://www.example.com/"')
     try:

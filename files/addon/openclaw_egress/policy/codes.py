@@ -158,7 +158,7 @@ _SENTENCES = {
     Code.NO_RULE: "no rule lets {0.class_name} reach {0.destination}",
     Code.RULE_NOT_MET: "{0.class_name} may not reach {0.destination}: {0.rule} matches the host but not this port, "
     "method or path (it allows {0.allows})",
-    Code.LITERAL_WITHOUT_RULE: "{0.destination} is an address literal, and no rule of {0.class_name} names it",
+    Code.LITERAL_WITHOUT_RULE: "{0.destination} is an address literal, for which {0.class_name} has no rule",
     Code.ADDRESS_GUARDED: "{0.subject} is {0.range}",
     Code.EXCEPTION_NOT_MET: "{0.subject} is {0.range}, and has an exception for plain HTTP requests only: {0.rule} "
     "allows {0.allows}",
@@ -193,16 +193,16 @@ _SENTENCES = {
     Code.NOT_HTTP: "the bytes are not an HTTP request",
     Code.MALFORMED_REQUEST: _MALFORMED + "{0.detail}",
     Code.INCOMPLETE_HEAD: "the connection ended inside the request's head",
-    Code.NO_DESTINATION: _MALFORMED + "neither the target nor a Host header names a destination",
+    Code.NO_DESTINATION: _MALFORMED + "neither the target nor a Host header contains a destination",
     Code.NESTED_CONNECT: _MALFORMED + "CONNECT inside a tunnel",
     Code.SCHEME_NOT_HTTP: "the scheme of the target is not http",
     Code.SENT_AHEAD: "the client sent more than {0.most} bytes before the previous response ended",
     Code.HTTPS_WITHOUT_CONNECT: "an https URL needs CONNECT, not a request in absolute form",
-    Code.OTHER_HOST_IN_TUNNEL: "inside a tunnel to {0.other}, a request names another host",
+    Code.OTHER_HOST_IN_TUNNEL: "inside a tunnel to {0.other}, a request is for another host",
     Code.HOST_HEADER_REPEATED: "more than one Host header",
     Code.HOST_HEADER_MISSING: "no Host header",
     Code.HOST_HEADER_INVALID: "the Host header is not a host name",
-    Code.HOST_HEADER_MISMATCH: "the Host header names {0.other}, not {0.destination}",
+    Code.HOST_HEADER_MISMATCH: "the Host header is {0.other}, not {0.destination}",
     Code.OVERRIDE_HEADER: "the request has a field {0.detail}: {0.rule} limits methods and paths, and the field could "
     "change them at the origin",
     Code.TLS_ON_LISTENER: "TLS on the listener, which accepts plain HTTP only: use an http:// proxy URL",
@@ -210,7 +210,7 @@ _SENTENCES = {
     Code.CLIENT_HELLO_UNREADABLE: "the TLS ClientHello cannot be parsed",
     Code.TLS_UNUSABLE: "the TLS handshake failed: the client offers no usable version or cipher, or sent malformed "
     "bytes",
-    Code.SNI_MISMATCH: "the server name in TLS is not the host that CONNECT named",
+    Code.SNI_MISMATCH: "the server name in TLS is not the host in CONNECT",
     Code.WEBSOCKET_NOT_RECORDED: "a request to upgrade to WebSocket that is not the handshake of RFC 6455 (GET "
     "without a body, HTTP/1.1, version 13): its messages could not be recorded",
     Code.MALFORMED_RESPONSE: "protocol error in the server's response: {0.detail}",

@@ -66,7 +66,7 @@ def split_url(url: str) -> tuple[str, str, int, str]:
     """Return the scheme, host, port, and path with query of a text such as ``https://host/path`` or ``host:port``.
 
     Raises:
-        DestinationError: the text names no host and port.
+        DestinationError: the text has no host and port.
     """
     try:
         parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
@@ -76,7 +76,7 @@ def split_url(url: str) -> tuple[str, str, int, str]:
     if port is None:
         port = {"https": 443, "http": 80, "wss": 443, "ws": 80}.get(parts.scheme)
     if not host or port is None:
-        raise DestinationError(f"{url} names no host; write https://host/path or host:port")
+        raise DestinationError(f"{url} has no host; write https://host/path or host:port")
     return parts.scheme, host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 

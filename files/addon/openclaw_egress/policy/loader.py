@@ -1,4 +1,4 @@
-"""The reader of ``policy.yml``. Each error names the line, the problem and the remedy."""
+"""The reader of ``policy.yml``. Each error message contains the line, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _digest(data: bytes) -> str:
 
 def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[int, str]) -> ClassPolicy:
     entries = node.mapping(CLASS_KEYS, "gateway: {listen: 8080, action: open}")
-    listen = node.required(entries, "listen", "name the port of its listener, as in `listen: 8080`")
+    listen = node.required(entries, "listen", "add the port of its listener, as in `listen: 8080`")
     port = _port(listen)
     if port == HEALTH_PORT:
         listen.fail(f"port {port} serves health and metrics", "use another port, as in `listen: 8080`")

@@ -34,7 +34,7 @@ class Rule:
 
     @property
     def limited(self) -> bool:
-        """Return whether the rule names methods or paths."""
+        """Return whether the rule has conditions on methods or paths."""
         return self.methods is not None or self.paths is not None
 
     def contains(self, address: Address) -> bool:
@@ -48,9 +48,9 @@ class Rule:
     def meets(self, method: str | None, path: str | None, *, deny: bool) -> bool:
         """Return whether the rule matches the request's method and path.
 
-        A CONNECT has neither (both are None). If the rule names methods or paths, it then matches in ``allow`` but not
-        in ``deny``, because each request inside the tunnel is evaluated again. If origins may interpret a request in
-        different ways, deny it:
+        A CONNECT has neither (both are None). If the rule has conditions on methods or paths, it then matches in
+        ``allow`` but not in ``deny``, because each request inside the tunnel is evaluated again. If origins may
+        interpret a request in different ways, deny it:
 
         - A path that servers interpret in different ways matches the paths of every rule in ``deny`` and of none in
           ``allow``.

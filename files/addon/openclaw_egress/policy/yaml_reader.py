@@ -55,7 +55,7 @@ class Node:
         return cls(_parse(data, file, cls.error, start, shrink), file, 1, "")
 
     def fail(self, problem: str, remedy: str) -> NoReturn:
-        """Raise an exception of the class ``error`` that names the file, the line and the keys of this value."""
+        """Raise an exception of the class ``error`` that contains the file, the line and the keys of this value."""
         raise self.error(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
 
     def wrong_type(self, wanted: str) -> NoReturn:

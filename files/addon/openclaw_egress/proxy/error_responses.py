@@ -1,6 +1,6 @@
 """Short responses to refused requests, in a format that the client accepts.
 
-Each response names only the rule that refused the request, and no other rule of the policy.
+Each response contains only the rule that refused the request, and no other rule of the policy.
 """
 
 from __future__ import annotations

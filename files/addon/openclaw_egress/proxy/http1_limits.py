@@ -290,7 +290,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             request = http1.read_request_head(lines)
             size = http1.expected_http_body_size(request)
         except ValueError:
-            problem = "the target does not name a valid destination"
+            problem = "the target is not a valid destination"
             yield from self._give_up(400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method)
             return
         if wrong := self._target_problem(request) or http1_syntax.connection_problem(connection_values(request)):

@@ -34,7 +34,7 @@ INTERIM_RESPONSES = 100
 
 
 class MalformedResponse(ResponseProtocolError):
-    """The server sent a malformed message. ``problem`` names the malformed part."""
+    """The server sent a malformed message. ``problem`` describes the malformed part."""
 
     def __init__(self, stream_id: int, problem: str) -> None:
         message = reason(Code.MALFORMED_RESPONSE, Evidence(detail=problem))
@@ -142,7 +142,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
             yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
 
     def read_body(self, event: events.Event) -> Commands:
-        """Extend mitmproxy's method: replace the error for a malformed chunk with one that names the problem."""
+        """Extend mitmproxy's method: replace the error for a malformed chunk with one that describes the problem."""
         for command in super().read_body(event):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):

@@ -66,7 +66,10 @@ def is_websocket_handshake(request: http.Request) -> bool:
 
 
 def sni_agrees(sni: str | None, target: Destination) -> bool:
-    """Return whether the SNI names the destination. For an IP address, the client must not send an SNI (RFC 6066)."""
+    """Return whether the SNI is the destination's host.
+
+    For an IP address, the client must not send an SNI (RFC 6066).
+    """
     if target.address is not None:
         return not sni
     if not sni:
@@ -90,7 +93,7 @@ def sent_host(request: http.Request) -> str:
 
 
 def authority_disagreement(request: http.Request, destination: Destination) -> Decision | None:
-    """Return a denial if the request's authority or Host header does not name its destination; otherwise None."""
+    """Return a denial if the request's authority or Host header differs from its destination; otherwise None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
     if len(named) > 1:
         return Decision.denial(Code.HOST_HEADER_REPEATED)

@@ -127,7 +127,7 @@ class ExchangeRecord:
 
     @property
     def model(self) -> str | None:
-        """Return the model that the response names, else the requested model."""
+        """Return the model in the response, else the requested model."""
         return self.response_facts.model or self.request_facts.model
 
     @property

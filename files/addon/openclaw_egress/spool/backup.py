@@ -7,8 +7,8 @@ marks the file as a backup.
 
 A restored spool is a new instance. The previous instance may have written more lines after the backup, and the restored
 spool uses the same sequence numbers for its own new lines. Therefore the restored spool gets a new instance ID, and it
-continues the chain with a line that records the restoration; see `restorations`. That line also names the newest line
-of the replaced spool, so that an audit can name the lines that the restoration lost.
+continues the chain with a line that records the restoration; see `restorations`. That line also contains the number of
+the newest line of the replaced spool, so that an audit can name the lines that the restoration lost.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BACKUP = "backup"
 """Key in the table ``meta`` of a backup. Its value is the time at which the backup was made."""
 _UNFINISHED = ".unfinished"
 _MAGIC = b"SQLite format 3\0"
-_NO_BACKUP = "the file is not a backup; name a file that `egress backup` wrote"
+_NO_BACKUP = "the file is not a backup; use a file that `egress backup` wrote"
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".lock")
 _MODES = {KEY_FILE: 0o400, PUBLIC_FILE: 0o444, f"ca/{certificates.ROOT_CERT_FILE}": 0o644}
 """File modes of the restored files; files that are not listed get 0600."""
@@ -98,11 +98,11 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
         SpoolError: the spool or a key cannot be read, or the file exists or cannot be written.
     """
     if str(target) == "-":  # `egress restore` reads "-" as standard input, so a user may try it here.
-        raise SpoolError("-: a backup cannot be written to standard output: name a new file")
+        raise SpoolError("-: a backup cannot be written to standard output: use a new file")
     if target.is_dir():  # This includes an empty name: Path("") is the working directory.
-        raise SpoolError(f"{target} is a directory: name a new file")
+        raise SpoolError(f"{target} is a directory: use a new file")
     if os.path.lexists(target):
-        raise SpoolError(f"{target} exists already: name another file")
+        raise SpoolError(f"{target} exists already: use another file name")
     with SpoolReader(settings.spool_path):  # Raise an error with a remedy if the file is not a spool.
         pass
     files = dict(_files_of(settings, keys=keys))
@@ -118,7 +118,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
             os.link(copy, target, follow_symlinks=False)  # Unlike a rename, a link never replaces a file.
             _sync_directory(target.parent)
         except OSError as error:
-            raise SpoolError(f"{target}: {error.strerror}; name a file in a local file system") from None
+            raise SpoolError(f"{target}: {error.strerror}; use a file in a local file system") from None
     return made
 
 
@@ -330,7 +330,7 @@ def _opened(file: Path) -> BinaryIO:
         raise SpoolError(f"{file}: {error.strerror}; name the file itself, and {who_may(file)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise SpoolError(f"{file}: not a file; name a file that `egress backup` wrote")
+        raise SpoolError(f"{file}: not a file; use a file that `egress backup` wrote")
     return os.fdopen(descriptor, "rb")
 
 
@@ -352,7 +352,7 @@ def _check(file: Path, copy: Path) -> None:
             pages = [str(row[0]) for row in read.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
             problems = pages or reader.audit().problems
     except SpoolError as error:
-        # The message names the copy, which is deleted at the end. Name the backup instead.
+        # The error message contains the path of the copy, which is deleted later. Replace it with the backup's path.
         raise SpoolError(f"{file}: {str(error).removeprefix(f'spool {copy}: ')}") from None
     if problems:
         raise SpoolError(f"{file}: the backup is damaged: {'; '.join(problems[:3])}; use another backup")

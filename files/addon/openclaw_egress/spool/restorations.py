@@ -1,9 +1,9 @@
 """The restorations of a spool from backups.
 
-A restoration is a line of event ``openclaw.egress.spool`` with the outcome ``restored``. It names the backup's newest
-line, the instance that wrote the lines up to it, and the public key of that instance. The table ``meta`` also keeps the
-text of the line (key ``restored_SEQ``), because retention can delete the line. The line's hash in the ledger proves
-that this text is unmodified.
+A restoration is a line of event ``openclaw.egress.spool`` with the outcome ``restored``. It contains the number of the
+backup's newest line, the instance that wrote the lines up to that line, and the public key of that instance. The table
+``meta`` also keeps the text of the line (key ``restored_SEQ``), because retention can delete the line. The line's hash
+in the ledger proves that this text is unmodified.
 """
 
 from __future__ import annotations

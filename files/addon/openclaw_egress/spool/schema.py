@@ -86,7 +86,7 @@ _SCHEMA += usage_totals.SCHEMA
 
 
 class SpoolError(EgressError):
-    """An operation on the spool failed. The text says why and names a remedy."""
+    """An operation on the spool failed. The text states the reason and a remedy."""
 
 
 @contextmanager
@@ -250,7 +250,7 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool =
         complete: whether an absent table is an error. If not, the caller must create absent tables.
 
     Raises:
-        SpoolError: the file cannot be used; the message says why and names a remedy.
+        SpoolError: the file cannot be used; the message states the reason and a remedy.
     """
     tables = _tables(connection)
     if "meta" not in tables:

@@ -2,9 +2,9 @@
 
 Lines of exchanges, tunnels and denials can be deleted. The lines of the proxy's own events stay, because they prove the
 chain. The ledger keeps the time and the hash of each deleted line. A tombstone is a line of event
-``openclaw.egress.spool`` with the outcome ``deleted``. It lists the lines, names the operator and the reason, and is
-signed like a checkpoint. The table ``meta`` keeps a copy (key ``deleted_SEQ``), so that retention cannot delete the
-proof.
+``openclaw.egress.spool`` with the outcome ``deleted``. It contains the numbers of the lines, the operator and the
+reason, and is signed like a checkpoint. The table ``meta`` keeps a copy (key ``deleted_SEQ``), so that retention cannot
+delete the proof.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ class Spool:
     def checkpoint(self) -> tuple[int, str]:
         """Write a checkpoint, so that the audit detects missing lines at the end of the chain.
 
-        Return the sequence number and the hash of the line that the checkpoint names.
+        Return the sequence number and the hash of the line up to which the checkpoint signs the chain.
         """
         with self._storage.lock:
             seq, digest = self._storage.totals.seq, self._storage.totals.hash

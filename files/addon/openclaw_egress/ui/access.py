@@ -47,7 +47,10 @@ def new_token() -> str:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether the Host header names loopback. Accept any port, because an SSH tunnel may use a different one."""
+    """Return whether the Host header is a loopback name or address.
+
+    Accept any port, because an SSH tunnel may use a different one.
+    """
     try:
         return urlsplit(f"//{host or ''}").hostname in LOOPBACK_NAMES
     except ValueError:

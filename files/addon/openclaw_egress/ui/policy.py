@@ -147,7 +147,7 @@ def read_uses(
         limit = "the spool has more records than can be counted here"
         return uses, ranges.time_of(reader, low), limit, True
     # Only the last policy event before the period tells which policy was in force when the period began. If the search
-    # does not find that event, assume that this policy was.
+    # does not find that event, assume that the present policy was also in force then.
     loaded_before = _digest_before(reader, first, clock)
     if loaded_before not in (None, digest):
         return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)

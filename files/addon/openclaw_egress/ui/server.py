@@ -23,7 +23,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 
 
 class UIError(EgressError):
-    """The page cannot be served. The message names the cause and the remedy."""
+    """The page cannot be served. The message contains the cause and the remedy."""
 
 
 def application(page: Page) -> Application:
@@ -62,7 +62,7 @@ async def serve(page: Page, port: int, ready: Callable[[int], None]) -> None:
     except OSError as error:
         raise UIError(
             f"cannot listen on {HOST}:{port}: {error.strerror}; "
-            "stop the program that uses the port, or name another one: --port, EGRESS_UI_PORT"
+            "stop the program that uses the port, or choose another one: --port, EGRESS_UI_PORT"
         ) from None
     server = HTTPServer(application(page), max_body_size=MAX_REQUEST_BYTES, max_header_size=MAX_REQUEST_BYTES)
     server.add_sockets(sockets)

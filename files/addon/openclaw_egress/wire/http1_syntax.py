@@ -146,7 +146,7 @@ def connection_problem(values: Iterable[bytes]) -> str | None:
     the next recipient would see a different destination, or a different end of the body.
     """
     if connection_options(values) & END_TO_END:
-        return "the Connection header names an end-to-end header"
+        return "the Connection header lists an end-to-end header"
     return None
 
 

@@ -28,7 +28,7 @@ _OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
 class FrameError(Exception):
-    """The bytes are not a valid frame. The error text names the problem and contains no bytes of the traffic."""
+    """The bytes are not a valid frame. The error text describes the problem and contains no bytes of the traffic."""
 
 
 class Part(NamedTuple):
