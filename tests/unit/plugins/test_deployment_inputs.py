@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployments.__main__ import read_inputs, ids_of
+from tests.deployments.__main__ import ids_of, read_inputs
 
 ROOT = Path(__file__).parents[3]
 FOLDER = Path(__file__).parent
