@@ -1,7 +1,7 @@
-"""List the remote addresses of all TCP connections in a network namespace, until a file is removed.
+"""Program that lists the remote addresses of all TCP connections in a network namespace, until a file is removed.
 
-Run it with Python's standard library only. Print a JSON list of `ADDRESS PORT`. The kernel lists a connection for
-another minute after its end (TIME_WAIT), so no short connection is missed.
+Its argument is the file. It prints a JSON list of `ADDRESS PORT` and needs only the standard library. The kernel lists
+a connection for another minute after its end (TIME_WAIT), so no short connection is missed.
 """
 
 import ipaddress

@@ -1,6 +1,6 @@
-"""Test each transport of OpenClaw's calls to LLM providers: a plain response, a stream of events, and a WebSocket.
+"""Tests of the transports of OpenClaw's calls to LLM providers: plain response, stream of events, and WebSocket.
 
-Each must be recorded completely, and no connection of the gateway may bypass the proxy.
+Each call must be recorded completely, and no connection of the gateway may bypass the proxy.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ LOOPBACK = ("127.", "0.0.0.0", "::")
 
 
 def test_the_gateway_connects_to_the_proxy_and_to_nothing_else(calls):
-    """Accept loopback, and the telemetry to VPS-2, which does not use the proxy. Expect no other connections."""
+    """Ignore loopback, and the telemetry to VPS-2, which does not use the proxy."""
     outside = {peer for peer in calls.connections if not peer[0].startswith(LOOPBACK)}
     assert outside - {(TELEMETRY, 4318)} == {(PROXY, 8080)}
 
@@ -27,7 +27,7 @@ def test_the_gateway_connects_to_the_proxy_and_to_nothing_else(calls):
 def recorded(calls, query):
     """Yield the transport, labels, record and provider's log entry of each call whose record matches the query.
 
-    OpenClaw can request an embedding of a turn's text, so that more than one record can contain it.
+    More than one record can contain a turn's text, because OpenClaw can request an embedding of it.
     """
     ways = {path: way for way, path in PATHS.items()}
     entries = {entry["request_body_sha256"]: entry for entry in calls.log}

@@ -74,7 +74,8 @@ PARENTS = """for name in lab-sandbox lab-browser; do
   ip link add "$name" type bridge 2>/dev/null || true
   ip link set "$name" up
 done"""
-# The techniques that leave a container by its network, without the proxy. The whole `make attack` takes minutes.
+# The techniques that try to bypass the proxy over the container's network. Omit the others, because `make attack`
+# with all techniques takes minutes.
 TECHNIQUES = {
     "direct_tcp", "direct_udp", "ping", "raw_ip", "borrowed_source_addresses", "frames", "ipv6_neighbours", "rerouting",
     "resolver_that_is_configured", "metadata_services", "other_classes_listeners", "containers_of_other_classes",

@@ -44,7 +44,8 @@ _value:
       description: The proxy's address with prefix length for each class.
       type: dict
     neighbours:
-      description: The addresses that may connect, for each network of a gateway at enforcement level C(network).
+      description: >-
+        NETWORK=ADDRESS for each gateway at enforcement level C(network). Only this address may connect in the network.
       type: list
       elements: str
 """

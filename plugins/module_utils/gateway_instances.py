@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Settings of several gateways on one host, computed from ``openclaw_gateway_instances`` or refused with messages.
+"""Settings of several gateways on one host, computed from ``openclaw_gateway_instances``, and checks of that option.
 
 Each gateway gets one subnet. Its four quarters are networks for the gateway at enforcement level ``application``, for
 the gateway at level ``network``, for its sandboxes and for its browsers. The listeners of a gateway's classes open in
@@ -79,7 +79,7 @@ def _check_subnet(gateway: Gateway, problems: List[str]) -> None:
 
 
 def _check_classes(gateway: Gateway, policy: Mapping[str, Any], problems: List[str]) -> None:
-    """Check that the classes of the policy which belong to the gateway exist and name it."""
+    """Check that the policy has the gateway's classes, each with the gateway's name as ``instance``."""
     name, number = gateway["name"], len(policy)
     for kind, class_name in gateway["classes"].items():
         where = "%s: %s: classes.%s" % (OPTION, name, kind)
@@ -163,7 +163,7 @@ def _overlap(one: object, other: object) -> bool:
 def _complete(
     gateway: Gateway, policy: Mapping[str, Any], defaults: Mapping[str, Any], gateways: List[Gateway]
 ) -> None:
-    """Add the settings that follow from the options: networks, addresses and the proxy's URL."""
+    """Add the computed settings to the options: networks, addresses and the proxy's URL."""
     name = gateway["name"]
     quarters = [str(part) for part in ipaddress.IPv4Network(str(gateway["subnet"])).subnets(prefixlen_diff=2)]
     gateway["network"] = "openclaw-egress-%s" % name

@@ -242,7 +242,7 @@ def _plan_siblings(plan: Plan, gateway: _Gateway, container: Settings) -> None:
         [(str(one.get("Source") or ""), str(one.get("Destination") or "")) for one in container.get("Mounts") or []],
         inputs.image_environment(container.get("Config") or {}),
     )
-    # The comparison is void if the running container does not have the setting that the compose files add.
+    # Ignore the comparison if the compose files add a daemon that the running container does not use yet.
     seen = options.daemon_seen if of_container.where or not daemon.where else ""
     where, kind = (daemon if daemon.where else of_container).where, (daemon if daemon.where else of_container).kind
     has_socket = kind == "host" or seen == "same"

@@ -12,16 +12,16 @@ author:
   - openclaw.egress maintainers (@openclaw)
 description:
   - Writes, creates and deletes files, directories and symbolic links on the host, in the order of O(files). One run for
-    many files is faster than a task for each of them, above all if nothing changes.
+    many files is faster than a task for each of them, especially if nothing changes.
   - Replaces a file atomically. A new file has its owner and mode from the start; without O(files[].mode) it has 0600.
-  - Stops before the first change if an item has the wrong type, for example a directory in place of a file.
+  - Fails before the first change if a path exists with another type, for example as a directory instead of a file.
 attributes:
   check_mode:
     support: full
-    description: Reports the changes without making them. A missing O(files[].source) or target counts as a change.
+    description: Reports the changes without making them. A missing O(files[].source) counts as a change.
   diff_mode:
     support: full
-    description: Shows the content of text files, except with O(files[].diff=false), and changed owners and modes.
+    description: Shows changed owners and modes, and the content of files unless O(files[].diff=false).
   idempotent:
     support: full
     description: A second run with the same options changes nothing.
@@ -38,7 +38,8 @@ options:
         required: true
       state:
         description:
-          - V(file) writes O(files[].content), or a copy of O(files[].source). Without both, the file must exist.
+          - V(file) writes O(files[].content), or a copy of O(files[].source). Without both, the file must exist, and
+            the module changes only its owner and mode.
           - V(directory) creates the directory. V(link) creates a symbolic link to O(files[].target).
           - V(absent) deletes the file, the link, or the directory with everything in it.
         type: str
@@ -63,10 +64,12 @@ options:
           - Relative paths of all files in the directory, each with its SHA-256. The module deletes all other files and
             directories below O(files[].path), but writes none. It returns a directory with missing or different files
             in RV(incomplete).
-          - Each file must have the owner and the mode of the directory, the mode without the bits for execution.
+          - A file also counts as different if its owner or group is not that of the directory, or if its mode is not
+            that of the directory without execute permission. A subdirectory must have the owner, the group and the mode
+            of the directory.
         type: dict
       keep:
-        description: If the directory exists, leave its owner and its mode.
+        description: Whether to leave the owner and the mode of an existing directory unchanged.
         type: bool
         default: false
       owner:
@@ -79,7 +82,7 @@ options:
         description: Mode in octal notation, such as V(0644).
         type: str
       diff:
-        description: Whether a diff shows the content.
+        description: Whether a diff shows the content of the file.
         type: bool
         default: true
 """
@@ -148,7 +151,7 @@ def read(path: str) -> Optional[bytes]:
 
 
 def validate(module: AnsibleModule, item: dict[str, Any], content: bytes) -> None:
-    """Run the command of the item with a temporary file that has the new content."""
+    """Run the item's command `validate` on a temporary file with the new content. Raise an error if it fails."""
     handle, name = tempfile.mkstemp(dir=module.tmpdir)
     module.add_cleanup_file(name)
     with os.fdopen(handle, "wb") as candidate:
@@ -169,7 +172,10 @@ def attributes(module: AnsibleModule, item: dict[str, Any], path: str, changes: 
 
 
 def replace(module: AnsibleModule, item: dict[str, Any], content: bytes) -> None:
-    """Replace the file atomically. Set owner and mode before the file has its name. Keep those that are not given."""
+    """Replace the file atomically.
+
+    Set owner and mode before the file gets its name. Keep the owner and mode of an existing file if none are given.
+    """
     handle, name = tempfile.mkstemp(dir=os.path.dirname(item["path"]), prefix=".openclaw-egress-")
     try:
         with os.fdopen(handle, "wb") as target:
@@ -265,7 +271,7 @@ def delete(module: AnsibleModule, path: str, diffs: list[dict[str, Any]]) -> boo
 
 
 def delete_others(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[str, Any]]) -> bool:
-    """Delete everything below the directory that ``contains`` does not name."""
+    """Delete all files and directories below the directory that ``contains`` does not list."""
     root, changed = item["path"], False
     files = {os.path.join(root, name) for name in item["contains"]}
     for directory, directories, names in os.walk(root):
@@ -282,7 +288,7 @@ def delete_others(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[
 
 
 def complete(item: dict[str, Any]) -> bool:
-    """Return whether the directory has all files of ``contains``, with the owner and the mode of the directory."""
+    """Return whether the directory has all files of ``contains``, with its own owner and mode (see the option)."""
     root = item["path"]
     if not os.path.isdir(root):
         return False

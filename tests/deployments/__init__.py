@@ -1,1 +1,1 @@
-"""The minimal inputs that an earlier version handled wrongly, one for each kind of failure, and the tests of each."""
+"""Minimal deployments that an earlier version handled wrongly, one for each kind of failure, and the tests of each."""

@@ -1,8 +1,8 @@
-"""Run the tests of each minimal input and print a table: the input, what happened before, and the result now.
+"""Run the tests of each minimal deployment and print a table: the input, and the behaviour before and now.
 
     python -m tests.deployments [--number N]
 
-The exit code is 0 if each input has tests and all of them pass. It runs for a few minutes.
+The exit code is 0 if each input has tests and all of them pass. A run takes a few minutes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def read_inputs() -> dict[int, dict[str, Any]]:
 
 
 def ids_of(entry: dict[str, Any]) -> list[str]:
-    """Return pytest's ids of an input's tests. An id without parameters stands for all parameters."""
+    """Return pytest's ids of an input's tests. An id without parameters selects all parameters of the test."""
     plans = [f"{PLANS}[{name}]" for name in entry.get("plans", [])]
     scripts = [f"{SCRIPTS}[{name}]" for name in entry.get("scripts", [])]
     return [*plans, *scripts, *entry.get("tests", [])]
 
 
 def results(ids: list[str]) -> tuple[dict[str, Counter[str]], str]:
-    """Run the tests. Return how many passed, failed or were skipped for each id, and the end of pytest's output."""
+    """Run the tests. Return the number of tests by result for each id, and the end of pytest's output."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", f"--junit-xml={report}", *ids]
@@ -58,7 +58,9 @@ def results(ids: list[str]) -> tuple[dict[str, Counter[str]], str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.deployments", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--number", type=int, action="append", choices=sorted(read_inputs()), help="only this input")
+    parser.add_argument(
+        "--number", type=int, action="append", choices=sorted(read_inputs()), help="Run only the tests of this input."
+    )
     arguments = parser.parse_args()
     chosen = {number: entry for number, entry in read_inputs().items() if number in (arguments.number or read_inputs())}
     found, said = results(sorted({name for entry in chosen.values() for name in ids_of(entry)}))

@@ -1,7 +1,6 @@
 """Tests of several gateways on one host: deployment, a second run, a failure, removal, verification and rollback.
 
-Roles, playbooks and files are real; `docker` is a fake that reads the compose files. The scenario `deployments` in
-molecule/ uses the real Docker.
+Roles, playbooks and files are real; `docker` is a fake that reads the compose files.
 """
 
 import json

@@ -147,9 +147,9 @@ def everything(level: Level) -> list[Row]:
 
 
 def everything_from_siblings(level: Level, only: Collection[str] | None = None) -> list[Row]:
-    """Do the same from sibling containers of each class, with all techniques or only those named.
+    """Run the controls and techniques from a sibling container of each class. ``only`` selects techniques by name.
 
-    No bypass may succeed, at either level.
+    Expect the results of the level ``network`` at both levels: no bypass may succeed.
     """
     run = secrets.token_hex(3)
     with siblings.places(level) as found:

@@ -1,12 +1,13 @@
 """Fake `docker` with several compose projects, which it reads from real compose files.
 
-`DockerHost(directory)` creates the command `directory/docker`, which a test puts on the PATH, and a JSON file with its
-state. `docker compose up` creates and recreates containers as Compose does: if the merged definition of a service has
-changed. The fake fails with an error message if it does not support a command. Keys of the state:
+Use `tests.support.docker` for one project with responses from the test. `DockerHost(directory)` creates the command
+`directory/docker`, which a test puts on the PATH, and a JSON file with its state. `docker compose up` creates and
+recreates containers as Compose does: if the merged definition of a service has changed. The fake fails with an error
+message if it does not support a command. Keys of the state:
 
-- `networks`: name to subnet, driver and labels
+- `networks`: name to subnet, driver and label
 - `images`: name to id
-- `containers`: name to service, project, directory, files, definition and id
+- `containers`: name to service, project, directory, files, definition and its digest
 - `broken`: names of containers that become unhealthy if they use a proxy
 - `openclaw`: container to the settings of OpenClaw in it
 - `removed`: names of removed networks, in order

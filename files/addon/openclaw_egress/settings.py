@@ -118,7 +118,7 @@ _PROXY_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|[a-z0-9_]([a-z0-9._-]*[a-z0-9
 
 @dataclass(frozen=True, slots=True)
 class ClassNetworks:
-    """Dedicated networks of classes. All classes of a gateway may share one network.
+    """Dedicated networks of classes. Several classes, such as all classes of one gateway, may share a network.
 
     ``interfaces`` maps a class name to the proxy's address and prefix length in its network.
     """
@@ -140,7 +140,7 @@ class ClassNetworks:
             except ValueError as error:
                 raise ValueError(f"write CLASS=ADDRESS/PREFIX, such as sandbox=172.31.251.2/24 ({error})") from None
             if not name or name in found:
-                raise ValueError(f"write one class for each network, each class once (got {entry!r})")
+                raise ValueError(f"write one class for each address, and each class once (got {entry!r})")
             if "/" not in interface:
                 raise ValueError(f"write the prefix length of the network, as in {name}={interface}/24")
             for other, known in found.items():
@@ -337,7 +337,8 @@ class Settings(BaseSettings):
         default=ClassNetworks({}),
         validation_alias=AliasChoices("EGRESS_CLASS_NETWORKS"),
         description="CLASS=ADDRESS/PREFIX,…: a dedicated network of the class. The listener of the class opens only on "
-        "this address and serves only clients in this network. No other listener serves these clients.",
+        "this address and serves only clients in this network. Listeners of classes without this network do not serve "
+        "these clients. Several classes may have the same address.",
     )
     open_to_network: bool = Field(
         default=False,
@@ -347,8 +348,8 @@ class Settings(BaseSettings):
     neighbours: Annotated[tuple[Neighbours, ...], NoDecode] = Field(
         default=(),
         validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
-        description="NETWORK=ADDRESS,…: in this network, only these addresses may connect. Semicolons separate further "
-        "networks. Empty: every address may connect.",
+        description="NETWORK=ADDRESS,…: in this network, only these addresses may connect. Separate several networks "
+        "with semicolons. Empty: every address may connect.",
     )
     health_port: int = Field(
         default=HEALTH_PORT,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Create the Docker network of a class, or of one of several gateways.
+# Create the Docker network of a class. If the host has several gateways, also create the network of each gateway.
 #
 #   class-network probe  CLASS NAME SUBNET GATEWAY RANGE PARENT [DRIVER]    fail if it cannot be created, or exists with
 #                                                                          other settings

@@ -1,4 +1,4 @@
-"""Raw Ethernet frames to the addresses of a host. Routes and addresses of the container do not matter for them."""
+"""Sender of raw Ethernet frames to the addresses of a host. They ignore the container's routes and addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _EVERYBODY = "ff:ff:ff:ff:ff:ff"
 
 
 def main(parcel: dict[str, Any]) -> None:
-    """Send a UDP datagram with the token to each address, in frames to each MAC address. Print the number of frames."""
+    """Send a UDP datagram with the token to each address, in frames to each MAC address and to the broadcast address.
+
+    Print the number of frames.
+    """
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind((INTERFACE, 0))
         own = sock.getsockname()[4]

@@ -832,7 +832,7 @@ def test_sandboxes_and_their_networks_are_checked(tmp_path, network, sandbox, st
     variables = {"CLASS_NETWORKS": json.dumps(networks)}
     got = run_check("sandbox-networks", tmp_path, docker, **variables)
     assert got[0] == status and found in got[1], got
-    # While site.yml deploys, sandboxes of before are a warning.
+    # In site.yml, sandboxes from before the deployment are only a warning.
     deploying = run_check("sandbox-networks", tmp_path, docker, DEPLOYING="yes", **variables)[0]
     assert deploying == (WARNING if status and "is on" in found else status)
 

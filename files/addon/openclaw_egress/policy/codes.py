@@ -174,7 +174,7 @@ _SENTENCES = {
     Code.UNKNOWN_NEIGHBOUR: "{0.address} is not a known client: on {0.network} only {0.allows} may connect "
     "(EGRESS_NEIGHBOURS)",
     Code.OTHER_NETWORK: "{0.address} may not use the listener of class {0.class_name}: {0.network} is "
-    "reserved for one class (EGRESS_CLASS_NETWORKS)",
+    "reserved for certain classes (EGRESS_CLASS_NETWORKS)",
     Code.CONNECTION_LIMIT: "connection limit reached: class {0.class_name} allows {0.most} concurrent connections "
     "(limits.connections)",
     Code.RATE_LIMIT: "rate limit reached: class {0.class_name} allows {0.most} requests per minute "

@@ -18,7 +18,7 @@ def output(*words):
 
 
 def has_members(parent):
-    """Return whether frames on a network with this parent interface can leave its containers."""
+    """Return whether the parent interface connects to more than the network's own containers."""
     try:
         return any(Path(f"/sys/class/net/{parent}/brif").iterdir())
     except FileNotFoundError:
@@ -47,7 +47,7 @@ try:
         sandboxes += 1
         kind = "browser" if browser == "1" else "sandbox"
         others = set(networks.split(",")) - {names.get(kind), "none"}
-        # The sandboxes of another gateway are on that gateway's networks; its own check looks at them.
+        # Ignore the sandboxes of other gateways: the check of each gateway examines its own networks.
         others -= set(os.environ.get("OTHER_NETWORKS", "").split())
         if others:
             shown = ", ".join(sorted(others)).strip() or "the network of another container"
@@ -56,5 +56,5 @@ except (ValueError, KeyError, TypeError, AttributeError) as error:
     sys.exit(f"could not be checked: Docker's output cannot be read ({type(error).__name__})")
 shown = ", ".join(network["name"] for network in wanted)
 print("; ".join(wrong + elsewhere) or f"{shown}; {sandboxes} running sandboxes on them or without a network")
-# site.yml has just changed the settings: sandboxes that run keep their networks until the operator recreates them.
+# After site.yml, sandboxes on other networks are only a warning: running sandboxes keep their networks until recreated.
 sys.exit(1 if wrong or (elsewhere and not os.environ.get("DEPLOYING")) else 3 if elsewhere else 0)
