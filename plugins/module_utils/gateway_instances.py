@@ -10,6 +10,7 @@ its own networks only, so no other gateway can use them.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from typing import Any, Dict, List, Mapping
 
@@ -22,8 +23,8 @@ OPTION = "openclaw_gateway_instances"
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 KINDS = ("gateway", "browser", "sandbox", "build")
 EXAMPLE_SUBNET = "172.31.240.0/24"
-# Offsets of the ports in the default policy.
-_PORT_OFFSETS = {kind: number for number, kind in enumerate(KINDS)}
+# The first port to suggest for a class of the policy. The default policy uses lower ports.
+_FIRST_PORT = 8180
 
 
 def gateway_instances(
@@ -48,8 +49,12 @@ def gateway_instances(
             )
             continue
         chosen = {key: value for key, value in item.items() if value is not None}
-        gateway = {**defaults, **chosen, "classes": _class_names(chosen)}
-        gateway["compose_dir"] = str(gateway["compose_dir"]).rstrip("/")
+        classes = chosen.get("classes") or {}
+        if not isinstance(classes, Mapping):
+            problems.append("%s.classes: write a mapping of kinds (%s) to classes." % (where, ", ".join(KINDS)))
+            continue
+        gateway = {**defaults, "subnet": "", **chosen, "name": name, "classes": _class_names(name, classes)}
+        gateway["compose_dir"] = posixpath.normpath(str(gateway["compose_dir"]))
         gateways.append(gateway)
         _check_subnet(gateway, problems)
         _check_classes(gateway, policy, problems)
@@ -60,9 +65,26 @@ def gateway_instances(
     return {"gateways": [] if problems else gateways, "problems": problems}
 
 
-def _class_names(item: Mapping[str, Any]) -> Dict[str, str]:
-    own = {kind: str(name) for kind, name in (item.get("classes") or {}).items() if name is not None}
-    return {kind: own.get(kind, "%s-%s" % (kind, item["name"])) for kind in KINDS}
+def _class_names(name: str, classes: Mapping[str, Any]) -> Dict[str, str]:
+    own = {kind: str(class_name) for kind, class_name in classes.items() if class_name is not None}
+    return {kind: own.get(kind, "%s-%s" % (kind, name)) for kind in KINDS}
+
+
+def _network_names(name: str) -> Dict[str, str]:
+    """Return the name of each Docker network of a gateway: for the gateway at each level, and for each class."""
+    names = {"gateway": "openclaw-egress-%s" % name}
+    return {**names, **{kind: "%s-%s" % (names["gateway"], kind) for kind in ("inner", "sandbox", "browser")}}
+
+
+def _listener(policy: Mapping[str, Any], class_name: str) -> object:
+    """Return ``listen`` of a class, or None without the class or without a listener."""
+    found = policy.get(class_name)
+    return found.get("listen") if isinstance(found, Mapping) else None
+
+
+def _unused_port(policy: Mapping[str, Any]) -> int:
+    used = {str(_listener(policy, class_name)) for class_name in policy}
+    return next(port for port in range(_FIRST_PORT, 65536) if str(port) not in used)
 
 
 def _check_subnet(gateway: Gateway, problems: List[str]) -> None:
@@ -80,26 +102,38 @@ def _check_subnet(gateway: Gateway, problems: List[str]) -> None:
 
 def _check_classes(gateway: Gateway, policy: Mapping[str, Any], problems: List[str]) -> None:
     """Check that the policy has the gateway's classes, each with the gateway's name as ``instance``."""
-    name, number = gateway["name"], len(policy)
+    name = gateway["name"]
+    present = [class_name for class_name in gateway["classes"].values() if class_name in policy]
+    for class_name in sorted({one for one in present if present.count(one) > 1}):
+        kinds = [kind for kind, one in gateway["classes"].items() if one == class_name]
+        problems.append(
+            "%s: %s: classes: %s have the same class (%s). Give each kind its own class."
+            % (OPTION, name, " and ".join(kinds), class_name)
+        )
     for kind, class_name in gateway["classes"].items():
         where = "%s: %s: classes.%s" % (OPTION, name, kind)
         found = policy.get(class_name)
         if found is None:
             # Like a single gateway, a gateway needs no class for browsers, sandboxes and builds.
             if kind == "gateway":
-                port = 8180 + 100 * number + _PORT_OFFSETS[kind]
                 problems.append(
                     "%s: the policy has no class %s. Write in openclaw_proxy_policy (or the policy file), below"
                     " `classes`: `%s: {listen: %d, action: open, instance: %s}`, with a port that no other class has."
-                    % (where, class_name, class_name, port % 60000, name)
+                    % (where, class_name, class_name, _unused_port(policy), name)
                 )
             continue
-        if "listen" not in (found or {}) and kind == "gateway":
-            problems.append("%s: the class %s has no `listen`. Add `listen: 8180` to it." % (where, class_name))
-        if (found or {}).get("instance") != name:
+        if not isinstance(found, Mapping):
+            problems.append("%s: the class %s of the policy is not a mapping." % (where, class_name))
+            continue
+        if kind == "gateway" and not str(found.get("listen") or "").isdigit():
+            problems.append(
+                "%s: the class %s has no port as `listen`. Set `listen: %d` in it."
+                % (where, class_name, _unused_port(policy))
+            )
+        if found.get("instance") != name:
             problems.append(
                 "%s: the class %s has `instance: %s` in the policy, so records would not name this gateway. Write"
-                " `instance: %s` in that class." % (where, class_name, (found or {}).get("instance") or '""', name)
+                " `instance: %s` in that class." % (where, class_name, found.get("instance") or '""', name)
             )
 
 
@@ -138,11 +172,17 @@ def _conflicts(gateways: List[Gateway], policy: Mapping[str, Any]) -> List[str]:
                 "Give each gateway its own classes: write `classes: {%s: %s-%s}` in its entry, and that class in the"
                 " policy." % (kind, kind, gateway["name"]),
             )
-            listen = (policy.get(class_name) or {}).get("listen")
+            listen = _listener(policy, class_name)
             if listen is not None:
                 claim(
                     gateway, "listener port", listen, "Set another `listen` in the class %s of the policy." % class_name
                 )
+        if gateway["inner_parent"]:
+            claim(gateway, "inner_parent", gateway["inner_parent"], "Set another `inner_parent` for each gateway.")
+        for network in _network_names(gateway["name"]).values():
+            # The preflight creates a network with the suffix `-probe` for a moment.
+            for used_name in (network, "%s-probe" % network):
+                claim(gateway, "network name", used_name, "Give one of them another `name`.")
     for index, gateway in enumerate(gateways):
         for other in gateways[:index]:
             if _overlap(gateway["subnet"], other["subnet"]):
@@ -164,14 +204,13 @@ def _complete(
     gateway: Gateway, policy: Mapping[str, Any], defaults: Mapping[str, Any], gateways: List[Gateway]
 ) -> None:
     """Add the computed settings to the options: networks, addresses and the proxy's URL."""
-    name = gateway["name"]
     quarters = [str(part) for part in ipaddress.IPv4Network(str(gateway["subnet"])).subnets(prefixlen_diff=2)]
-    gateway["network"] = "openclaw-egress-%s" % name
-    gateway["inner_network"] = "openclaw-egress-%s-inner" % name
+    names = _network_names(gateway["name"])
+    gateway["network"] = names["gateway"]
+    gateway["inner_network"] = names["inner"]
     gateway["inner_subnet"] = quarters[1]
     gateway["class_networks"] = {
-        kind: {"name": "openclaw-egress-%s-%s" % (name, kind), "subnet": quarters[number]}
-        for kind, number in (("sandbox", 2), ("browser", 3))
+        kind: {"name": names[kind], "subnet": quarters[number]} for kind, number in (("sandbox", 2), ("browser", 3))
     }
     outer = class_networks({"gateway": {"name": gateway["network"], "subnet": quarters[0]}})[0]
     inner = class_networks({"gateway": {"name": gateway["inner_network"], "subnet": quarters[1]}})[0]
@@ -183,7 +222,7 @@ def _complete(
     gateway["listening"] = [class_name for class_name in gateway["classes"].values() if class_name in policy]
     gateway["proxy_url"] = "http://%s:%d" % (own["address"], int(policy[gateway["classes"]["gateway"]]["listen"]))
     # The proxy's service is in the project of openclaw_egress_compose_dir.
-    gateway["beside_proxy"] = gateway["compose_dir"] == str(defaults["compose_dir"]).rstrip("/")
+    gateway["beside_proxy"] = gateway["compose_dir"] == posixpath.normpath(str(defaults["compose_dir"]))
     others = [other for other in gateways if other is not gateway]
     gateway["shares_script"] = gateway["build_script"] in [other["build_script"] for other in others]
 

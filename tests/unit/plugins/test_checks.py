@@ -832,9 +832,22 @@ def test_sandboxes_and_their_networks_are_checked(tmp_path, network, sandbox, st
     variables = {"CLASS_NETWORKS": json.dumps(networks)}
     got = run_check("sandbox-networks", tmp_path, docker, **variables)
     assert got[0] == status and found in got[1], got
+    # Ignore the networks of other gateways, but not this gateway's own.
+    variables["OTHER_NETWORKS"] = "bridge egress-browser egress-sandbox"
+    with_others = run_check("sandbox-networks", tmp_path, docker, **variables)[0]
+    assert with_others == (0 if found.endswith("is on bridge") else status)
+    del variables["OTHER_NETWORKS"]
     # In site.yml, sandboxes from before the deployment are only a warning.
     deploying = run_check("sandbox-networks", tmp_path, docker, DEPLOYING="yes", **variables)[0]
     assert deploying == (WARNING if status and "is on" in found else status)
+
+
+def test_only_verify_yml_fails_for_a_sandbox_on_another_network():
+    """`__openclaw_gateway_only_verify` must be a variable of the play: an include's variable does not reach the checks."""
+    plays = {name: yaml.safe_load((ROOT / "playbooks" / name).read_text()) for name in ("verify.yml", "site.yml")}
+    variables = {name: [play.get("vars", {}) for play in found] for name, found in plays.items()}
+    assert {"__openclaw_gateway_only_verify": True} in variables["verify.yml"]
+    assert not any("__openclaw_gateway_only_verify" in found for found in variables["site.yml"])
 
 
 @pytest.mark.parametrize(

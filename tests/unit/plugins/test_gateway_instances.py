@@ -63,6 +63,17 @@ def test_networks_of_gateways_never_overlap():
          "a and b have the same class (sandbox-a). Give each gateway its own classes: write `classes: {sandbox: "),
         ([A, B | {"name": "c"}], "c: classes.gateway: the policy has no class gateway-c. Write in openclaw_proxy"),
         ([A | {"classes": {"gateway": "gateway-b"}}], "the class gateway-b has `instance: b` in the policy"),
+        ([A | {"classes": {"sandbox": "gateway-a"}}],
+         "a: classes: gateway and sandbox have the same class (gateway-a). Give each kind its own class."),
+        ([A | {"classes": "gateway-a"}], "[0].classes: write a mapping of kinds (gateway, browser, sandbox, build)"),
+        ([A, B | {"compose_dir": "/srv/openclaw/."}], "a and b have the same service in the same compose_dir"),
+        ([A | {"subnet": None}], "a: subnet: "),
+        ([A | {"inner_parent": "br0"}, B | {"inner_parent": "br0"}],
+         "a and b have the same inner_parent (br0). Set another `inner_parent` for each gateway."),
+        ([A, B | {"name": "a-inner"}],
+         "a and a-inner have the same network name (openclaw-egress-a-inner). Give one of them another `name`."),
+        ([A, B | {"name": "a-browser"}], "have the same network name (openclaw-egress-a-browser)."),
+        ([A, B | {"name": "a-probe"}], "have the same network name (openclaw-egress-a-probe)."),
     ],
 )  # fmt: skip
 def test_contradiction_is_reported_with_its_remedy(given, expected):
@@ -74,6 +85,16 @@ def test_two_classes_with_one_port_are_reported():
     assert "a and b have the same listener port (8080). Set another `listen` in the class gateway-b" in " ".join(
         problems(A, B, classes=classes)
     )
+
+
+@pytest.mark.parametrize("listen", [None, "x", ""])
+def test_class_without_a_port_is_reported(listen):
+    (said,) = problems(A, classes=CLASSES | {"gateway-a": {"listen": listen, "instance": "a"}})
+    assert "the class gateway-a has no port as `listen`. Set `listen: 8183` in it." in said
+
+
+def test_class_that_is_no_mapping_is_reported():
+    assert "the class gateway-a of the policy is not a mapping." in problems(A, classes={"gateway-a": "open"})[0]
 
 
 def test_class_that_the_message_names_is_accepted():

@@ -40,15 +40,15 @@ try:
         if addresses.get("openclaw-proxy") != network["address"]:
             wrong.append(f"the proxy is not at {network['address']} on {network['name']}")
     names = {network["class"]: network["name"] for network in wanted}
+    # Ignore the sandboxes of other gateways: the check of each gateway examines its own networks.
+    ignored = set(os.environ.get("OTHER_NETWORKS", "").split()) - set(names.values())
     for line in output("docker", "ps", "--format", SANDBOXES).splitlines():
         name, networks, label, browser = line.split("|")
         if label != "1":
             continue
         sandboxes += 1
         kind = "browser" if browser == "1" else "sandbox"
-        others = set(networks.split(",")) - {names.get(kind), "none"}
-        # Ignore the sandboxes of other gateways: the check of each gateway examines its own networks.
-        others -= set(os.environ.get("OTHER_NETWORKS", "").split())
+        others = set(networks.split(",")) - {names.get(kind), "none"} - ignored
         if others:
             shown = ", ".join(sorted(others)).strip() or "the network of another container"
             elsewhere.append(f"{name} (class {kind}) is on {shown}")
