@@ -12,13 +12,15 @@ author:
   - openclaw.egress maintainers (@openclaw)
 description:
   - Writes, creates and deletes files, directories and symbolic links on the host, in the order of O(files). One run for
-    many files is faster than a task for each of them, especially if nothing changes.
-  - Replaces a file atomically. A new file has its owner and mode from the start; without O(files[].mode) it has 0600.
-  - Fails before the first change if a path exists with another type, for example as a directory instead of a file.
+    many files is faster than a task for each of them, above all if nothing changes.
+  - Replaces a file atomically. A new file has its owner and mode from the start; without O(files[].mode) it has 0600, a
+    new directory 0700.
+  - Stops before the first change if an item has the wrong type, for example a directory or a FIFO in place of a file.
+  - Deletes temporary files that an interrupted run left beside the items, except in check mode.
 attributes:
   check_mode:
     support: full
-    description: Reports the changes without making them. A missing O(files[].source) counts as a change.
+    description: Reports the changes without making them. A missing O(files[].src) or target counts as a change.
   diff_mode:
     support: full
     description: Shows changed owners and modes, and the content of files unless O(files[].diff=false).
@@ -33,14 +35,16 @@ options:
     required: true
     suboptions:
       path:
-        description: Absolute path. Its parent directory must exist, or be an earlier item.
+        description: Absolute path. Except for a directory, its parent directory must exist, or be an earlier item.
         type: path
         required: true
       state:
         description:
-          - V(file) writes O(files[].content), or a copy of O(files[].source). Without both, the file must exist, and
-            the module changes only its owner and mode.
-          - V(directory) creates the directory. V(link) creates a symbolic link to O(files[].target).
+          - V(file) writes O(files[].content), or a copy of O(files[].src). It replaces a symbolic link with a file, and
+            leaves the link's target. Without both options, the file or the link's target must exist.
+          - V(directory) creates the directory, and missing parent directories with the mode 0755. If O(files[].path) is
+            a symbolic link to a directory, owner and mode are set on the link's target.
+          - V(link) creates a symbolic link to O(files[].target).
           - V(absent) deletes the file, the link, or the directory with everything in it.
         type: str
         choices: [file, directory, link, absent]
@@ -48,7 +52,7 @@ options:
       content:
         description: Text of the file.
         type: str
-      source:
+      src:
         description: File on the host to copy.
         type: path
       target:
@@ -56,17 +60,15 @@ options:
         type: path
       validate:
         description:
-          - Command that must succeed before the file is replaced. It runs only if the content changes. V(%s) stands for
-            a temporary file with the new content.
+          - Command that must succeed before the file is replaced. It runs only if the file is replaced. V(%s) stands
+            for a temporary file with the new content.
         type: str
       contains:
         description:
           - Relative paths of all files in the directory, each with its SHA-256. The module deletes all other files and
-            directories below O(files[].path), but writes none. It returns a directory with missing or different files
-            in RV(incomplete).
-          - A file also counts as different if its owner or group is not that of the directory, or if its mode is not
-            that of the directory without execute permission. A subdirectory must have the owner, the group and the mode
-            of the directory.
+            directories below O(files[].path), and whatever is in place of a file, such as a symbolic link, but writes
+            none. It returns a directory with missing or different files in RV(incomplete).
+          - Each file must have the owner and the mode of the directory, the mode without the bits for execution.
         type: dict
       keep:
         description: Whether to leave the owner and the mode of an existing directory unchanged.
@@ -111,8 +113,10 @@ incomplete:
   sample: [/home/openclaw/openclaw-egress/proxy-config/addons]
 """
 
+import errno
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -123,21 +127,47 @@ from typing import Any, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 
+PREFIX = ".openclaw-egress-"
+# Names that tempfile.mkstemp creates with this prefix.
+TEMPORARY = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")
+SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
 class HostFileError(ValueError):
     """Error that explains why an item cannot be managed."""
 
 
+def not_a_file(path: str) -> str:
+    """Return the type of the path or of a link's target. Return an empty text for a regular or a missing file."""
+    if not os.path.exists(path) or os.path.isfile(path):
+        return ""
+    if os.path.isdir(path):
+        return "a directory"
+    return SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode), "a special file")
+
+
 def wrong_type(item: dict[str, Any]) -> str:
-    """Return why the item cannot get its state, or an empty text."""
-    path, state = item["path"], item["state"]
+    """Return why the item cannot get its state and what to do, or an empty text."""
+    path, state, src = item["path"], item["state"], item["src"]
     if not os.path.isabs(path):
-        return "%s is not an absolute path" % path
-    if state == "file" and os.path.isdir(path):
-        return "%s is a directory, not a file" % path
-    if state == "directory" and os.path.lexists(path) and not os.path.isdir(path):
-        return "%s is not a directory" % path
-    if state == "link" and os.path.lexists(path) and not os.path.islink(path):
-        return "%s exists, and is not a symbolic link" % path
+        return "%s is not an absolute path. Set an absolute path." % path
+    problem = ""
+    if state == "file" and not_a_file(path):
+        problem = "%s is %s, not a file." % (path, not_a_file(path))
+    elif state == "directory" and os.path.lexists(path) and not os.path.isdir(path):
+        problem = "%s is not a directory." % path
+    elif state == "link" and os.path.lexists(path) and not os.path.islink(path):
+        problem = "%s exists, and is not a symbolic link." % path
+    elif state != "absent":
+        parent = os.path.dirname(path)
+        while not os.path.lexists(parent):
+            parent = os.path.dirname(parent)
+        if not os.path.isdir(parent):
+            problem = "%s cannot be created: %s is not a directory." % (path, parent)
+    if problem:
+        return problem + " Move it away, or set another path."
+    if state == "file" and src and not_a_file(src):
+        return "%s cannot be copied to %s: it is %s, not a file. Set the path of a file." % (src, path, not_a_file(src))
     return ""
 
 
@@ -146,8 +176,20 @@ def read(path: str) -> Optional[bytes]:
     try:
         with open(path, "rb") as source:
             return source.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+def delete_leftovers(module: AnsibleModule, items: list[dict[str, Any]]) -> None:
+    """Delete the temporary files that an interrupted run left beside the items. One can contain credentials."""
+    for directory in sorted({os.path.dirname(item["path"]) for item in items}):
+        for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+            path = os.path.join(directory, name)
+            if TEMPORARY.fullmatch(name) and stat.S_ISREG(os.lstat(path).st_mode):
+                os.unlink(path)
+                module.warn("Deleted %s, a temporary file of an interrupted run." % path)
 
 
 def validate(module: AnsibleModule, item: dict[str, Any], content: bytes) -> None:
@@ -172,17 +214,17 @@ def attributes(module: AnsibleModule, item: dict[str, Any], path: str, changes: 
 
 
 def replace(module: AnsibleModule, item: dict[str, Any], content: bytes) -> None:
-    """Replace the file atomically.
+    """Replace the file or link atomically. Set owner and mode before the file has its name.
 
-    Set owner and mode before the file gets its name. Keep the owner and mode of an existing file if none are given.
+    Keep the owner and the mode of a file if they are not given.
     """
-    handle, name = tempfile.mkstemp(dir=os.path.dirname(item["path"]), prefix=".openclaw-egress-")
+    handle, name = tempfile.mkstemp(dir=os.path.dirname(item["path"]), prefix=PREFIX)
     try:
         with os.fdopen(handle, "wb") as target:
             target.write(content)
             target.flush()
             os.fsync(target.fileno())
-        if os.path.exists(item["path"]):
+        if os.path.isfile(item["path"]) and not os.path.islink(item["path"]):
             shutil.copymode(item["path"], name)
             before = os.stat(item["path"])
             if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
@@ -202,15 +244,17 @@ def manage_file(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[st
     path, before = item["path"], read(item["path"])
     if item["content"] is not None:
         after: Optional[bytes] = item["content"].encode()
-    elif item["source"]:
-        after = read(item["source"])
+    elif item["src"]:
+        after = read(item["src"])
         if after is None and not module.check_mode:
-            raise HostFileError("%s cannot be copied: %s does not exist" % (path, item["source"]))
+            raise HostFileError("%s cannot be copied: %s does not exist" % (path, item["src"]))
     else:
         after = before
         if before is None and not module.check_mode:
             raise HostFileError("%s does not exist" % path)
-    if after is not None and after != before:
+    # Like ansible.builtin.copy, replace a link, even if the content of its target is the same.
+    linked = os.path.islink(path) and (item["content"] is not None or bool(item["src"]))
+    if after is not None and (after != before or linked):
         if item["diff"]:
             diffs.append({"before": shown(before), "after": shown(after), "before_header": path, "after_header": path})
         if not module.check_mode:
@@ -218,13 +262,13 @@ def manage_file(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[st
                 validate(module, item, after)
             replace(module, item, after)
         return True
-    return differs(module, item, diffs)
+    return update_attributes(module, item, diffs)
 
 
-def differs(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[str, Any]]) -> bool:
-    """Set the attributes of an existing item. In check mode, a missing item counts as changed."""
+def update_attributes(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[str, Any]]) -> bool:
+    """Set the attributes of an existing item or a link's target. In check mode, a missing item counts as changed."""
     changes: dict[str, Any] = {}
-    path = item["path"]
+    path = item["path"] if item["state"] == "link" else os.path.realpath(item["path"])
     if not os.path.lexists(path):
         return True
     changed = attributes(module, item, path, changes)
@@ -233,13 +277,23 @@ def differs(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[str, A
     return changed
 
 
+def create_parents(path: str) -> None:
+    """Create the missing parent directories of the path with the mode 0755, independent of the umask."""
+    parent = os.path.dirname(path.rstrip("/"))
+    if not os.path.isdir(parent):
+        create_parents(parent)
+        os.mkdir(parent)
+        os.chmod(parent, 0o755)
+
+
 def manage_directory(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[str, Any]]) -> bool:
     path = item["path"]
     if os.path.isdir(path):
-        return False if item["keep"] else differs(module, item, diffs)
+        return False if item["keep"] else update_attributes(module, item, diffs)
     diffs.append({"before": "", "after": "directory\n", "before_header": path, "after_header": path})
     if not module.check_mode:
-        os.mkdir(path)
+        create_parents(path)
+        os.mkdir(path, 0o700)
         attributes(module, item, path, {})
     return True
 
@@ -248,7 +302,7 @@ def manage_link(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[st
     path, target = item["path"], item["target"]
     before = os.readlink(path) if os.path.islink(path) else ""
     if before == target:
-        return differs(module, item, diffs)
+        return update_attributes(module, item, diffs)
     diffs.append({"before": before + "\n", "after": target + "\n", "before_header": path, "after_header": path})
     if not module.check_mode:
         if before:
@@ -271,13 +325,14 @@ def delete(module: AnsibleModule, path: str, diffs: list[dict[str, Any]]) -> boo
 
 
 def delete_others(module: AnsibleModule, item: dict[str, Any], diffs: list[dict[str, Any]]) -> bool:
-    """Delete all files and directories below the directory that ``contains`` does not list."""
+    """Delete everything below the directory except the regular files that ``contains`` lists."""
     root, changed = item["path"], False
     files = {os.path.join(root, name) for name in item["contains"]}
     for directory, directories, names in os.walk(root):
         for name in names:
             path = os.path.join(directory, name)
-            if path not in files:
+            # Delete a link too, because ansible.builtin.unarchive keeps it if its target has the time of the file.
+            if path not in files or not stat.S_ISREG(os.lstat(path).st_mode):
                 changed = delete(module, path, diffs) or changed
         for name in list(directories):
             path = os.path.join(directory, name)
@@ -296,8 +351,9 @@ def complete(item: dict[str, Any]) -> bool:
     directory_mode = stat.S_IMODE(model.st_mode)
     for name, digest in item["contains"].items():
         path = os.path.join(root, name)
-        content = read(path)
-        if content is None or os.path.islink(path) or hashlib.sha256(content).hexdigest() != digest:
+        # Do not read a FIFO: it would block.
+        content = read(path) if os.path.isfile(path) and not os.path.islink(path) else None
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
             return False
         mode = directory_mode & ~0o111
         while path != root:
@@ -326,7 +382,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     items: list[dict[str, Any]] = module.params["files"]
     wrong = [problem for problem in map(wrong_type, items) if problem]
     if wrong:
-        raise HostFileError("Nothing was changed. %s. Move it away, or set another path" % "; ".join(wrong))
+        raise HostFileError("This step changed nothing. %s" % " ".join(wrong))
+    if not module.check_mode:
+        delete_leftovers(module, items)
     diffs: list[dict[str, Any]] = []
     paths = [item["path"] for item in items if manage(module, item, diffs)]
     watched = [item for item in items if item["contains"] is not None]
@@ -351,7 +409,7 @@ def main() -> None:
                     "path": {"type": "path", "required": True},
                     "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
                     "content": {"type": "str"},
-                    "source": {"type": "path"},
+                    "src": {"type": "path"},
                     "target": {"type": "path"},
                     "validate": {"type": "str"},
                     "contains": {"type": "dict"},
@@ -361,7 +419,7 @@ def main() -> None:
                     "mode": {"type": "str"},
                     "diff": {"type": "bool", "default": True},
                 },
-                "mutually_exclusive": [("content", "source")],
+                "mutually_exclusive": [("content", "src")],
                 "required_if": [("state", "link", ["target"])],
             },
         },

@@ -1,7 +1,9 @@
 """Tests of the module host_files, which edits real files, and of the filter file_digests."""
 
+import contextlib
 import hashlib
 import os
+import socket
 import stat
 
 import pytest
@@ -25,7 +27,7 @@ def test_items_get_their_state_in_order_and_a_second_run_changes_nothing(tmp_pat
     files = [
         {"path": f"{tmp_path}/a", "state": "directory", "mode": "0750"},
         {"path": f"{tmp_path}/a/text", "content": "one\n", "mode": "0640"},
-        {"path": f"{tmp_path}/a/copy", "source": f"{tmp_path}/a/text", "mode": "0604"},
+        {"path": f"{tmp_path}/a/copy", "src": f"{tmp_path}/a/text", "mode": "0604"},
         {"path": f"{tmp_path}/link", "state": "link", "target": "a/text"},
         {"path": f"{tmp_path}/old", "state": "absent"},
     ]
@@ -84,21 +86,107 @@ def test_invalid_content_is_not_written(tmp_path):
         ({"path": "{}/file", "state": "directory"}, "is not a directory"),
         ({"path": "{}/file", "state": "link", "target": "x"}, "is not a symbolic link"),
         ({"path": "relative", "content": "x"}, "is not an absolute path"),
+        ({"path": "{}/file/below", "content": "x"}, "/file is not a directory"),
+        ({"path": "{}/file/below/deep", "state": "directory"}, "/file is not a directory"),
+        ({"path": "{}/fifo", "content": "x"}, "/fifo is a FIFO, not a file"),
+        ({"path": "{}/socket", "mode": "0600"}, "/socket is a socket, not a file"),
+        ({"path": "{}/device", "content": "x"}, "/device is a device, not a file"),
+        ({"path": "{}/copy", "src": "{}/fifo"}, "/fifo cannot be copied to"),
     ],
 )
 def test_item_of_another_type_stops_the_run_before_the_first_change(tmp_path, item, message):
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").touch()
-    item = {**item, "path": item["path"].format(tmp_path)}
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "device").symlink_to(os.devnull)
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(tmp_path):
+        server.bind("socket")
+    item = {key: value.format(tmp_path) for key, value in item.items()}
     result = call("host_files", files=[{"path": f"{tmp_path}/first", "content": "x"}, item])
-    assert result["failed"] and message in result["msg"] and "Nothing was changed" in result["msg"]
+    assert result["failed"] and message in result["msg"] and "This step changed nothing" in result["msg"]
     assert not (tmp_path / "first").exists()
 
 
 def test_missing_source_is_an_error_except_in_check_mode(tmp_path):
-    files = [{"path": f"{tmp_path}/copy", "source": f"{tmp_path}/none"}]
+    files = [{"path": f"{tmp_path}/copy", "src": f"{tmp_path}/none"}]
     assert call("host_files", files=files, check=True)["changed"]
     assert f"{tmp_path}/none does not exist" in call("host_files", files=files)["msg"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_linked_directory_gets_its_mode_and_the_link_stays(tmp_path, keep):
+    (tmp_path / "big").mkdir(mode=0o755)
+    (tmp_path / "spool").symlink_to("big")
+    files = [{"path": f"{tmp_path}/spool", "state": "directory", "mode": "0700", "keep": keep}]
+    for check in (True, False):
+        assert call("host_files", files=files, check=check)["changed"] is not keep
+    assert mode(tmp_path / "big") == (0o755 if keep else 0o700) and (tmp_path / "spool").is_symlink()
+    for check in (True, False):
+        assert call("host_files", files=files, check=check)["changed"] is False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change the owner")
+def test_linked_directory_gets_its_owner(tmp_path):
+    (tmp_path / "big").mkdir()
+    (tmp_path / "spool").symlink_to("big")
+    files = [{"path": f"{tmp_path}/spool", "state": "directory", "owner": "10001", "group": "10001"}]
+    assert call("host_files", files=files)["changed"]
+    owners = [((tmp_path / name).lstat().st_uid, (tmp_path / name).lstat().st_gid) for name in ("big", "spool")]
+    assert owners == [(10001, 10001), (0, 0)]
+    assert call("host_files", files=files, check=True)["changed"] is False
+
+
+def test_missing_parents_are_created_and_a_directory_without_mode_is_private(tmp_path):
+    files = [{"path": f"{tmp_path}/a/b/c/", "state": "directory"}]
+    assert call("host_files", files=files, check=True)["changed"] and not (tmp_path / "a").exists()
+    before = os.umask(0o077)
+    try:
+        assert call("host_files", files=files)["changed"]
+    finally:
+        os.umask(before)
+    assert listing(tmp_path) == [("a", 0o755), ("a/b", 0o755), ("a/b/c", 0o700)]
+    assert call("host_files", files=files)["changed"] is False
+
+
+@pytest.mark.parametrize("target", ["same", "other", "missing", "link"])
+def test_link_is_replaced_by_a_file_and_its_target_stays(tmp_path, target):
+    (tmp_path / "same").write_text("x")
+    (tmp_path / "other").write_text("y")
+    (tmp_path / "link").symlink_to(target)
+    files = [{"path": f"{tmp_path}/link", "content": "x"}]
+    assert call("host_files", files=files, check=True)["changed"] and (tmp_path / "link").is_symlink()
+    assert call("host_files", files=files)["changed"]
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "link").read_text() == "x"
+    assert mode(tmp_path / "link") == 0o600 and mode(tmp_path / "same") == 0o644
+    assert ((tmp_path / "same").read_text(), (tmp_path / "other").read_text()) == ("x", "y")
+    for check in (True, False):
+        assert call("host_files", files=files, check=check)["changed"] is False
+
+
+def test_mode_of_a_linked_file_without_content_is_set_on_the_target(tmp_path):
+    (tmp_path / "key").touch(mode=0o644)
+    (tmp_path / "link").symlink_to("key")
+    files = [{"path": f"{tmp_path}/link", "mode": "0400"}]
+    assert call("host_files", files=files)["changed"]
+    assert mode(tmp_path / "key") == 0o400 and (tmp_path / "link").is_symlink()
+    for check in (True, False):
+        assert call("host_files", files=files, check=check)["changed"] is False
+
+
+@pytest.mark.parametrize("state", ["file", "absent"])
+def test_temporary_file_of_an_interrupted_run_is_deleted_and_nothing_else(tmp_path, state):
+    leftover = tmp_path / ".openclaw-egress-ab_9xyz0"
+    others = [tmp_path / ".openclaw-egress-notes.txt", tmp_path / "x.openclaw-egress-ab_9xyz0"]
+    for path in (leftover, *others):
+        path.write_text("user:password")
+    (tmp_path / ".openclaw-egress-abcdefgh").mkdir()
+    files = [{"path": f"{tmp_path}/login", "state": state, "content": "x"}]
+    call("host_files", files=files, check=True)
+    assert leftover.exists()
+    assert str(leftover) in str(call("host_files", files=files)["warnings"])
+    assert not leftover.exists() and all(path.exists() for path in others)
+    assert (tmp_path / ".openclaw-egress-abcdefgh").is_dir()
+    assert "warnings" not in call("host_files", files=files)
 
 
 @pytest.fixture
@@ -127,6 +215,21 @@ def test_other_files_are_deleted_and_nothing_else(package):
     assert result["changed"] and result["incomplete"] == []
     assert [name for name, _ in listing(root)] == ["a.py", "part", "part/b.py"]
     assert call("host_files", files=[item])["changed"] is False
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO"])
+def test_what_is_in_place_of_a_file_is_deleted(package, kind):
+    root, item = package
+    (root / "a.py").rename(root.parent / "a.py")
+    if kind == "link":
+        (root / "a.py").symlink_to(root.parent / "a.py")
+    else:
+        os.mkfifo(root / "a.py")
+    planned = call("host_files", files=[item], check=True)
+    assert planned["changed"] and planned["incomplete"] == [str(root)] and os.path.lexists(root / "a.py")
+    result = call("host_files", files=[item])
+    assert result["changed"] and result["incomplete"] == [str(root)]
+    assert not os.path.lexists(root / "a.py") and (root.parent / "a.py").read_text() == "a.py"
 
 
 @pytest.mark.parametrize(
