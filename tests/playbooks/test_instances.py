@@ -201,3 +201,41 @@ def test_each_result_of_the_checks_names_its_gateway(host):
     assert {("one.a", "gateway-healthy"), ("one.b", "gateway-healthy"), ("one", "proxy-healthy")} <= {
         (case.get("classname"), case.get("name")) for case in cases
     }
+
+
+PROXY_TAGS = "openclaw_proxy_install,openclaw_proxy_configure,openclaw_proxy_run"
+
+
+def test_proxy_deployed_by_its_tags_opens_each_listener_in_the_network_of_its_class(host):
+    """Use the proxy's tags only. The checks of the gateways must run too, because they find the networks."""
+    host.instances[1]["enforcement"] = "network"
+    host.play("site.yml", "--tags", PROXY_TAGS)
+    environment = host.container("openclaw-proxy")["environment"]
+    assert "gateway-a=172.31.240.2/26" in environment["EGRESS_CLASS_NETWORKS"]
+    assert environment["EGRESS_LISTEN_HOST"].startswith("127.0.0.1,")
+    assert environment["EGRESS_NEIGHBOURS"].startswith("172.31.241.")
+    assert "openclaw-egress-a" in host.container("openclaw-proxy")["networks"]
+    assert "HTTPS_PROXY" not in host.container("one-openclaw-gateway-1").get("environment", {})
+
+
+def test_proxys_role_is_refused_without_the_preflight_of_the_gateways(host):
+    """Without the networks of the gateways, all listeners would open on all addresses."""
+    play = host.at / "proxy.yml"
+    role = {"hosts": "openclaw_gateways", "gather_facts": False, "roles": ["openclaw.egress.openclaw_proxy"]}
+    play.write_text(json.dumps([role]))
+    before = host.files()
+    for more in ((), ("--tags", "openclaw_proxy_run")):
+        said = " ".join(host.play(str(play), *more, fails=True).split())
+        assert "Nothing was changed. openclaw_proxy needs the networks of openclaw_gateway_instances" in said
+        assert "tasks_from: instances_preflight" in said
+    single = "-e", json.dumps({"openclaw_gateway_instances": [], "openclaw_gateway_sandbox_daemon": "host"})
+    said = " ".join(host.play(str(play), *single, fails=True).split())
+    assert "Nothing was changed. openclaw_proxy needs the networks of openclaw_gateway_sandbox_daemon" in said
+    assert "tasks_from: preflight" in said
+    assert host.files() == before
+    # Follow the remedy.
+    gateways = {"name": "openclaw.egress.openclaw_gateway", "tasks_from": "instances_preflight", "public": True}
+    remedy = {"ansible.builtin.include_role": gateways | {"apply": {"tags": ["always"]}}, "tags": ["always"]}
+    play.write_text(json.dumps([role | {"pre_tasks": [remedy]}]))
+    host.play(str(play), "--tags", PROXY_TAGS)
+    assert "gateway-a=" in host.container("openclaw-proxy")["environment"]["EGRESS_CLASS_NETWORKS"]
