@@ -239,3 +239,19 @@ def test_proxys_role_is_refused_without_the_preflight_of_the_gateways(host):
     play.write_text(json.dumps([role | {"pre_tasks": [remedy]}]))
     host.play(str(play), "--tags", PROXY_TAGS)
     assert "gateway-a=" in host.container("openclaw-proxy")["environment"]["EGRESS_CLASS_NETWORKS"]
+
+
+def test_tags_select_the_steps_of_each_gateway(host):
+    before = host.gateways()["containers"]
+    host.play("site.yml", "--tags", f"{PROXY_TAGS},openclaw_gateway_install,openclaw_gateway_configure")
+    for letter, name in (("a", "one"), ("b", "two")):
+        assert "HTTPS_PROXY" in (host.at / "vps1" / name / f"docker-compose.egress.{letter}.yml").read_text()
+    assert (host.at / "vps1/openclaw-egress/proxy-config/proxy-bootstrap.cjs").exists()
+    assert host.gateways()["containers"] == before
+    assert not host.gateways()["openclaw"]
+    host.play("site.yml", "--tags", "openclaw_gateway_run")
+    for name in ("one", "two"):
+        assert "HTTPS_PROXY" in host.container(f"{name}-openclaw-gateway-1")["environment"]
+    assert not host.gateways()["openclaw"]
+    host.play("site.yml", "--tags", "openclaw_gateway_sandboxes")
+    assert host.gateways()["openclaw"].keys() == {"one-openclaw-gateway-1", "two-openclaw-gateway-1"}
