@@ -255,3 +255,17 @@ def test_tags_select_the_steps_of_each_gateway(host):
     assert not host.gateways()["openclaw"]
     host.play("site.yml", "--tags", "openclaw_gateway_sandboxes")
     assert host.gateways()["openclaw"].keys() == {"one-openclaw-gateway-1", "two-openclaw-gateway-1"}
+
+
+def test_gateway_that_was_never_started_is_not_taken_for_another(host):
+    """Both services have the same name and no container_name, and only the first gateway has a container."""
+    containers = host.docker.state["containers"]
+    host.docker.change(containers={name: found for name, found in containers.items() if name.startswith("one-")})
+    role = {"name": "openclaw.egress.openclaw_gateway", "tasks_from": "instances_preflight", "public": True}
+    tasks = [
+        {"ansible.builtin.include_role": role},
+        {"ansible.builtin.debug": {"msg": "container of b: {{ __openclaw_gateway_found_container }}"}},
+    ]
+    play = {"hosts": "openclaw_gateways", "gather_facts": False, "tasks": tasks}
+    (host.at / "preflight.yml").write_text(json.dumps([play]))
+    assert "container of b: two-openclaw-gateway-1" in host.play(str(host.at / "preflight.yml"))
