@@ -269,3 +269,52 @@ def test_gateway_that_was_never_started_is_not_taken_for_another(host):
     play = {"hosts": "openclaw_gateways", "gather_facts": False, "tasks": tasks}
     (host.at / "preflight.yml").write_text(json.dumps([play]))
     assert "container of b: two-openclaw-gateway-1" in host.play(str(host.at / "preflight.yml"))
+
+
+NO_STEP = ("--tags", "no_step")
+
+
+def test_one_build_script_for_two_images_is_refused(host):
+    """The patch of the script names one image. Follow each remedy: another script, or the bootstrap as a mount."""
+    scripts = [host.at / "vps1" / name for name in ("build.sh", "build-b.sh")]
+    for script in scripts:
+        script.write_text("#!/bin/bash\ndocker build --tag openclaw:local .\n")
+    host.docker.change(images={"openclaw:a": "sha256:a", "openclaw:b": "sha256:b"})
+    for gateway, letter in zip(host.instances, "ab", strict=True):
+        gateway.update(bootstrap="image", build_script=str(scripts[0]))
+        compose = Path(gateway["compose_dir"], "docker-compose.yml")
+        compose.write_text(compose.read_text().replace("openclaw:local", f"openclaw:{letter}"))
+        host.docker.up(compose.parent)
+    before = host.files()
+    said = " ".join(host.play("site.yml", fails=True).split())
+    assert "Nothing was changed. openclaw_gateway_instances: a and b have the same build_script" in said
+    assert "different images (openclaw:a, openclaw:b)" in said
+    assert host.files() == before
+    host.instances[1]["build_script"] = str(scripts[1])
+    host.play("site.yml", *NO_STEP)
+    host.instances[1].update(build_script=str(scripts[0]), bootstrap="mount")
+    host.play("site.yml", *NO_STEP)
+
+
+def test_previous_images_of_two_gateways_have_tags_of_their_own(host):
+    """Tag the images as the build does. The tag of a single gateway stays as in existing deployments."""
+    images = {"openclaw:a": "sha256:a", "openclaw:b": "sha256:b", "openclaw": "sha256:c", "localhost:1/o": "sha256:d"}
+    host.docker.change(images=images)
+    role = {"name": "openclaw.egress.openclaw_gateway", "tasks_from": "tag_image"}
+    include = {"ansible.builtin.include_role": role}
+    play = {
+        "hosts": "openclaw_gateways",
+        "gather_facts": False,
+        "tasks": [
+            include | {"vars": {"openclaw_gateway_image": image, "__openclaw_gateway_instance": {"name": image}}}
+            for image in images
+        ]
+        + [include | {"vars": {"openclaw_gateway_image": "openclaw:a", "__openclaw_gateway_instance": {}}}],
+    }
+    (host.at / "tag.yml").write_text(json.dumps([play]))
+    host.play(str(host.at / "tag.yml"))
+    assert host.docker.state["images"] == images | {
+        "openclaw:before-egress-a": "sha256:a", "openclaw:before-egress-b": "sha256:b",
+        "openclaw:before-egress-latest": "sha256:c", "localhost:1/o:before-egress-latest": "sha256:d",
+        "openclaw:before-egress": "sha256:a",
+    }  # fmt: skip
