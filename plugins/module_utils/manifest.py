@@ -46,10 +46,10 @@ class Manifest:
         _replace(self.path, text.encode(), 0o600)
         self.exists = True
 
-    def record(self, kind: str, name: str, data: dict[str, Any] | None = None) -> bool:
+    def record(self, kind: str, name: str, data: dict[str, Any] | None = None, replace: bool = False) -> bool:
         """Record the current state as the original state. Later calls only note whether somebody edited our version.
 
-        Return True if this changed an item.
+        With `replace`, they replace the data of an item that is not a path. Return True if this changed an item.
         """
         key = key_of(kind, name)
         item = self.items.get(key)
@@ -57,6 +57,9 @@ class Manifest:
             self.items[key] = {"kind": kind, "name": name, "data": data or {}}
             if kind == "path":
                 self.items[key]["before"] = state_of(name, with_content=True)
+            return True
+        if replace and item.get("data") != (data or {}):
+            item["data"] = data or {}
             return True
         if kind == "path" and item.get("wrote") and not item.get("edited") and state_of(name) != item["wrote"]:
             item["edited"] = True

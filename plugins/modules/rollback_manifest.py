@@ -62,6 +62,13 @@ options:
     description: Data that the caller needs to undo an item that is not a path.
     type: dict
     default: {}
+  replace:
+    description:
+      - With V(recorded) and O(kind), replaces O(data) of an item that is already recorded. The manifest is written
+        once, so that an interrupted run leaves the earlier data or the new data.
+    type: bool
+    default: false
+    version_added: 0.1.0
   manifest:
     description: File of the manifest. The module creates its directory with mode 0700 and the file with mode 0600.
     type: path
@@ -186,7 +193,7 @@ def change(module: AnsibleModule, manifest: Manifest, items: list[tuple[str, str
             result["changed"] = True
             continue
         if state == "recorded":
-            changed = manifest.record(kind, name, module.params["data"])
+            changed = manifest.record(kind, name, module.params["data"], replace=module.params["replace"])
         elif state == "written":
             changed = manifest.wrote(name)
         else:
@@ -216,6 +223,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         )
     if state in ("recorded", "forgotten") and not given:
         raise ManifestError("state=%s needs path, paths, or kind and name" % state)
+    if params["replace"] and (state != "recorded" or not kind):
+        raise ManifestError("replace needs state=recorded, kind and name; the first record of a path always stays")
     if state in ("restored", "read") and several:
         raise ManifestError("state=%s does not accept paths; use path" % state)
     manifest = Manifest(params["manifest"])
@@ -245,6 +254,7 @@ def main() -> None:
             "kind": {"type": "str", "choices": ["image", "network", "ufw_rule", "openclaw_config", "other"]},
             "name": {"type": "str"},
             "data": {"type": "dict", "default": {}},
+            "replace": {"type": "bool", "default": False},
             "manifest": {"type": "path", "default": "/var/lib/openclaw-egress/manifest.json"},
         },
         mutually_exclusive=[("path", "paths", "kind"), ("path", "paths", "name")],

@@ -131,6 +131,17 @@ def test_a_second_run_changes_nothing(manifest, tmp_path):
     assert manifest().items["network:n"]["data"] == {"created": True}
 
 
+def test_data_are_replaced_in_one_save(manifest):
+    """After each save, a rollback finds the earlier data or the new data."""
+    step(manifest, "record", "other", "gateway", {"image": "a"})
+    now = manifest()
+    assert now.record("other", "gateway", {"image": "b"}, True)
+    assert manifest().items["other:gateway"]["data"] == {"image": "a"}
+    now.save()
+    assert manifest().items["other:gateway"]["data"] == {"image": "b"}
+    assert not step(manifest, "record", "other", "gateway", {"image": "b"}, True)
+
+
 def test_write_to_an_unrecorded_path_is_refused(manifest, tmp_path):
     assert manifest().status(str(tmp_path / "x")) == "unknown"
     with pytest.raises(ManifestError, match="state=recorded before the change"):

@@ -208,6 +208,11 @@ def test_rollback_manifest_records_entries_that_are_not_paths(tmp_path):
     assert result["entries"] == [{"kind": "network", "name": "outer", "data": {"created": True}}]
     message = call("rollback_manifest", state="restored", **arguments)["msg"]
     assert "undo other kinds of items (here: network) in the role" in message
+    for changed in (True, False):
+        replaced = call("rollback_manifest", state="recorded", data={"created": False}, replace=True, **arguments)
+        assert (replaced["changed"], replaced["item"]["data"]) == (changed, {"created": False})
+    message = call("rollback_manifest", state="forgotten", replace=True, **arguments)["msg"]
+    assert "replace needs state=recorded" in message
     assert call("rollback_manifest", state="forgotten", **arguments)["changed"]
     assert call("rollback_manifest", state="read", manifest=arguments["manifest"])["entries"] == []
 
