@@ -17,6 +17,7 @@ from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.loader import builtin_policy
 from tests.integration.ansible.conftest import BIN, ROOT, Run
 from tests.support.docker import Docker
+from tests.support.systemctl import fake_systemctl
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -186,24 +187,13 @@ def test_new_temporary_address_is_guarded_without_a_change_of_the_file(host, wit
     assert refresh("5555:6666:7777:8888") == "" and host.list.read_text() == text
 
 
-# Fake `systemctl` that responds as systemd does for units whose files exist but that are not active.
-SYSTEMCTL = """\
-#!/bin/sh
-echo "$*" >> "$0.log"
-case "$1" in
-is-enabled | is-active) exit 1 ;;
-show) echo LoadState=loaded; echo ActiveState=inactive; echo UnitFileState=disabled ;;
-esac
-"""
 UNITS = {"openclaw-egress-renew.service", "openclaw-egress-renew.timer"}
 
 
 def systemctl(host: Host) -> Path:
     """Add a fake systemctl to the host. Return the file in which it logs its arguments."""
     (host.at / "systemd").mkdir(exist_ok=True)
-    (host.at / "bin" / "systemctl").write_text(SYSTEMCTL)
-    (host.at / "bin" / "systemctl").chmod(0o755)
-    return host.at / "bin" / "systemctl.log"
+    return fake_systemctl(host.at / "bin")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
