@@ -244,7 +244,8 @@ collector() {
   if [[ ! -x $file ]]; then
     say "building the OpenTelemetry Collector from its Go modules (two minutes) …"
     work=$(mktemp -d)
-    { printf 'dist:\n  name: otelcol\n  output_path: %s/made\n' "$work" && cat "$manifest"; } >"$work/builder.yaml"
+    # Omit the start of the document, because the builder reads only the first document of the file.
+    { printf 'dist:\n  name: otelcol\n  output_path: %s/made\n' "$work" && grep -vx -- --- "$manifest"; } >"$work/builder.yaml"
     (cd "$work" && export CGO_ENABLED=0 GOBIN=$work && go install "go.opentelemetry.io/collector/cmd/builder@$COLLECTOR_VERSION" &&
       ./builder --config builder.yaml --ldflags="-s -w") >"$CACHE/otelcol.log" 2>&1 || { tail -5 "$CACHE/otelcol.log" >&2; return 1; }
     mv "$work/made/otelcol" "$file"

@@ -203,7 +203,7 @@ def test_obstacles_to_the_level_network_are_reported(stopped):
     """Expect one report that contains every obstacle to enforcement level `network`."""
     said = stopped(
         with_gateway(user="node", network_mode="host", environment={"DOCKER_HOST": "tcp://127.0.0.1:2375"}),
-        variables={"openclaw_gateway_enforcement": "network"},
+        variables={"openclaw_gateway_enforcement": "network", "openclaw_gateway_sandbox_daemon": "host"},
         compose_version="2.20.3-1",
         lacks="iptables-restore",
         macvlan="operation not supported",
@@ -212,7 +212,7 @@ def test_obstacles_to_the_level_network_are_reported(stopped):
     for named in (
         "starts as a user other than root",
         "has network_mode host",
-        "uses a Docker daemon that may be the host's or another one",
+        "reaches Docker over the network",
         "Docker Compose has version 2.20.3",
         "lacks a program for the firewall rules: no iptables-restore",
         "openclaw-egress here (Error response from daemon: operation not supported)",

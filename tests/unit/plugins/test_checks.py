@@ -843,7 +843,7 @@ def test_sandboxes_and_their_networks_are_checked(tmp_path, network, sandbox, st
 
 
 def test_only_verify_yml_fails_for_a_sandbox_on_another_network():
-    """`__openclaw_gateway_only_verify` must be a variable of the play: an include's variable does not reach the checks."""
+    """Expect a variable of the play: a variable of an include does not reach the checks."""
     plays = {name: yaml.safe_load((ROOT / "playbooks" / name).read_text()) for name in ("verify.yml", "site.yml")}
     variables = {name: [play.get("vars", {}) for play in found] for name, found in plays.items()}
     assert {"__openclaw_gateway_only_verify": True} in variables["verify.yml"]
