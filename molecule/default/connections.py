@@ -23,7 +23,7 @@ def remotes():
         for line in Path(file).read_text().splitlines()[1:]:
             local, remote, state = line.split()[1:4]
             if state != LISTENING and int(local.rpartition(":")[2], 16) != GATEWAY_PORT:
-                yield remote
+                yield local, remote
 
 
 def readable(remote):
@@ -38,13 +38,13 @@ def readable(remote):
 
 
 def main():
-    seen = set()
+    before, seen = set(connections()), set()
     running = Path(sys.argv[1])
     running.touch()
     while running.exists():
-        seen.update(remotes())
+        seen.update(connections())
         time.sleep(0.02)
-    print(json.dumps(sorted(map(readable, seen))))
+    print(json.dumps(sorted({readable(remote) for _, remote in seen - before})))
 
 
 main()
