@@ -14,11 +14,8 @@ LISTENING = "0A"
 GATEWAY_PORT = 18789
 
 
-def remotes():
-    """Yield the remote address of each connection in the format of /proc/net/tcp.
-
-    Omit connections to the gateway's own port.
-    """
+def connections():
+    """Yield the local and remote address of each connection in the kernel's form, except those to the gateway's port."""
     for file in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(file).read_text().splitlines()[1:]:
             local, remote, state = line.split()[1:4]
