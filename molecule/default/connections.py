@@ -15,7 +15,7 @@ GATEWAY_PORT = 18789
 
 
 def connections():
-    """Yield the local and remote address of each connection in the kernel's form, except those to the gateway's port."""
+    """Yield the local and remote address of each connection in the kernel's form, except to the gateway's port."""
     for file in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(file).read_text().splitlines()[1:]:
             local, remote, state = line.split()[1:4]
