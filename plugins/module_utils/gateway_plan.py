@@ -244,7 +244,8 @@ def _plan_siblings(plan: Plan, gateway: _Gateway, container: Settings) -> None:
     )
     # Ignore the comparison if the compose files add a daemon that the running container does not use yet.
     seen = options.daemon_seen if of_container.where or not daemon.where else ""
-    where, kind = (daemon if daemon.where else of_container).where, (daemon if daemon.where else of_container).kind
+    found = daemon if daemon.where else of_container
+    where, kind = found.where, found.kind
     has_socket = kind == "host" or seen == "same"
     if seen:
         kind = "host" if seen == "same" else "other" if where else ""
