@@ -349,6 +349,24 @@ def test_a_registry_image_needs_no_build_script(preflight):
     assert "auto is mount here, because" in said and "cannot be patched: " in said
 
 
+def test_emptied_list_of_gateways_is_refused_until_they_are_rolled_back(preflight, tmp_path):
+    """Expect the names of the deployed gateways. The remedy, rollback.yml, deletes their manifests."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "manifest-a.json").write_text("{}")
+    compose = with_gateway(image="openclaw:local", container_name="openclaw-gateway") | {"name": "clone"}
+    docker = {
+        "compose": compose,
+        "images": {"openclaw:local": "sha256:1"},
+        "containers": {"openclaw-gateway": "running"},
+    }
+    words = ("-e", json.dumps({"openclaw_egress_state_dir": str(state)}))
+    with pytest.raises(AssertionError, match=r"gateways of an earlier list are deployed\s+\(a\)\. Run rollback\.yml"):
+        preflight(*words, **docker)
+    (state / "manifest-a.json").unlink()
+    preflight(*words, **docker)
+
+
 def test_a_profile_and_a_clone_mounted_over_the_image_are_supported(preflight):
     """Use a service in an inactive profile, with a volume at /app that hides the image's files."""
     clone = {"type": "bind", "source": "/srv/openclaw", "target": "/app"}
